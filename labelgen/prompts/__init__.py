@@ -1,0 +1,1 @@
+"""Any prompt set becomes a snapshot of prompts on disk, and prompts become token ids."""

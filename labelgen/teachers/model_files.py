@@ -1,0 +1,117 @@
+"""A teacher's files: where they are, what they say of the model, and the hashes that tell one model from another."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from labelstore.checksums import hash_file
+from labelstore.sealed_json import canonical_json
+
+__all__ = ["find_model_dir", "hash_config", "hash_weights", "read_generation_config"]
+
+# Keys of config.json that say who wrote the file, not what the model computes.
+_CONFIG_NOISE = {"_name_or_path", "transformers_version"}
+_WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")  # in the order in which loaders prefer them
+
+
+def find_model_dir(teacher: str) -> Path:
+    """Return the folder of a teacher: the folder itself, or a hub model's snapshot, downloaded where it is missing.
+
+    Raises:
+        ValueError: there is no such folder or hub model, or it is no model.
+    """
+    path = Path(teacher).expanduser()
+    if not path.exists():
+        path = _download(teacher)
+    if not (path / "config.json").is_file():
+        raise ValueError(f"--teacher {teacher}: has no config.json, so it is not a model; give a folder with one")
+    if not _weight_files(path):
+        raise ValueError(f"--teacher {teacher}: has no weights ({', '.join(_WEIGHT_PATTERNS)})")
+    return path
+
+
+def hash_weights(model_dir: Path) -> str:
+    """Return one hash over the content of all weight files.
+
+    A file's hash is cached by its size and time in $XDG_CACHE_HOME/labelgen (or ~/.cache/labelgen): reading 800 GB
+    takes minutes.
+    """
+    cache = _HashCache()
+    paths = _weight_files(model_dir)
+    with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the GIL
+        hashes = list(pool.map(cache.hash, paths))
+    cache.save()
+    return hashlib.sha256(canonical_json(hashes)).hexdigest()
+
+
+def hash_config(model_dir: Path) -> str:
+    """Return the hash of what config.json says of the model."""
+    config = json.loads((model_dir / "config.json").read_bytes())
+    return hashlib.sha256(
+        canonical_json({key: value for key, value in config.items() if key not in _CONFIG_NOISE})
+    ).hexdigest()
+
+
+def read_generation_config(model_dir: Path) -> dict[str, Any]:
+    """Return the model's generation_config.json; empty if it has none."""
+    try:
+        content: dict[str, Any] = json.loads((model_dir / "generation_config.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    return content
+
+
+def _download(teacher: str) -> Path:
+    if teacher.count("/") != 1 or teacher.startswith((".", "/", "~")):
+        raise ValueError(f"--teacher {teacher}: no such folder; give a model folder or a hub name like owner/name")
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise ValueError(
+            f"--teacher {teacher}: no such folder, and without huggingface_hub it cannot be fetched; "
+            f"pip install 'labelgen[vllm]'"
+        ) from error
+    try:
+        return Path(huggingface_hub.snapshot_download(teacher, ignore_patterns=["original/*", "*.onnx", "*.msgpack"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--teacher {teacher}: no such folder, and the hub gave no such model ({reason})") from error
+
+
+def _weight_files(model_dir: Path) -> list[Path]:
+    for pattern in _WEIGHT_PATTERNS:
+        if paths := sorted(model_dir.glob(pattern)):
+            return paths
+    return []
+
+
+class _HashCache:
+    """File hashes by path, size and time; a cache that does not read is as good as none."""
+
+    def __init__(self) -> None:
+        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelgen"
+        self._path = cache_dir / "weight-hashes.json"
+        self._hashes: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._hashes = dict(json.loads(self._path.read_bytes()))
+
+    def hash(self, path: Path) -> str:
+        stat = path.stat()
+        key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        if key not in self._hashes:
+            self._hashes[key] = hash_file(path)
+        return self._hashes[key]
+
+    def save(self) -> None:
+        with contextlib.suppress(OSError):  # a read-only home costs time, nothing else
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            scratch_path = self._path.with_suffix(f".{os.getpid()}")
+            scratch_path.write_text(json.dumps(self._hashes))
+            scratch_path.replace(self._path)

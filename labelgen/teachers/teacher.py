@@ -1,0 +1,93 @@
+"""The protocol that every teacher follows: requests in, answers out, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from labelstore.labels import Labels
+from numpy.typing import NDArray
+
+from labelgen.prompts.tokenizer import PromptTokenizer
+from labelgen.teachers.sampling import Sampling
+
+__all__ = ["Answer", "EngineError", "GenerateRequest", "Refusal", "Request", "ScoreRequest", "Teacher", "TeacherFacts"]
+
+
+class EngineError(RuntimeError):
+    """The engine did not start, or gave what labels must not be made of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GenerateRequest:
+    """Answer a prompt and label the answer."""
+
+    request_id: str
+    prompt_ids: NDArray[np.int32]  # [P], at least one
+    sampling: Sampling
+    max_tokens: int
+    seed: int  # in [0, 2^63)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoreRequest:
+    """Label given text, token by token, from position first_label on."""
+
+    request_id: str
+    input_ids: NDArray[np.int32]  # [T]
+    first_label: int  # in [1, T)
+
+
+Request = GenerateRequest | ScoreRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """What the teacher wrote or read, and its labels of input_ids[first_label:]."""
+
+    request_id: str
+    input_ids: NDArray[np.int32]  # [T]
+    first_label: int
+    labels: Labels  # N = T - first_label
+    finish_reason: str | None = None  # generated: "stop" or "length"
+    text: str | None = None  # where the engine knows better than the ids: cut at a stop string
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A request that the teacher cannot answer, and why. The others go on."""
+
+    request_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherFacts:
+    """What is known of a teacher before it is started."""
+
+    name: str  # as the user gave it
+    vocab_size: int  # rows of the output layer
+    max_model_len: int  # tokens, prompt and response together
+    stop_ids: Mapping[int, str]  # token ids that end a response, and who says so
+    sampling_defaults: Mapping[str, float]  # what the model's generation_config asks for
+    fingerprint_fields: Mapping[str, Any]  # what of it changes labels
+    recorded: Mapping[str, Any]  # versions, device, parallel sizes: kept with each block
+
+
+class Teacher(Protocol):
+    """Turns requests into labels. Starting is left to the first `label`, so that facts come cheap."""
+
+    @property
+    def facts(self) -> TeacherFacts: ...
+    @property
+    def tokenizer(self) -> PromptTokenizer: ...
+    def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
+        """Yield one answer or refusal for each request, as they come.
+
+        Requests are drawn as the teacher has room for them, ahead of need; a slow one holds up none of the others.
+        """
+
+    def close(self) -> None:
+        """Stop the engine, if there is one, and wait until it is gone."""

@@ -1,0 +1,95 @@
+"""The slow, exact reference: scores text with the full float32 softmax of a Transformers model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgen.prompts.tokenizer import HFTokenizer
+from labelgen.teachers.full_softmax import full_softmax_labels
+from labelgen.teachers.model_files import find_model_dir, hash_config, hash_weights
+from labelgen.teachers.teacher import Answer, Refusal, Request, ScoreRequest, TeacherFacts
+
+__all__ = ["TransformersTeacher"]
+
+
+class TransformersTeacher:
+    """A model folder or hub name under Transformers, one text at a time. It scores; it does not generate."""
+
+    def __init__(self, teacher: str, *, top_k: int, device: str = "cpu", max_model_len: int | None = None) -> None:
+        """Load the model in float32.
+
+        Raises:
+            ImportError: torch or transformers is missing.
+            ValueError: there is no such model.
+        """
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM
+        except ImportError as error:
+            raise ImportError("the reference teacher needs torch: pip install 'labelgen[torch]'") from error
+        model_dir: Path = find_model_dir(teacher)
+        self._top_k = top_k
+        self._tokenizer = HFTokenizer(model_dir)
+        self._model: Any = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=torch.float32).to(device).eval()
+        rows: int = self._model.get_output_embeddings().weight.shape[0]
+        if not 1 <= top_k <= rows:
+            raise ValueError(f"--top-k must be between 1 and the teacher's {rows} rows, got {top_k}")
+        self._facts = TeacherFacts(
+            name=teacher,
+            vocab_size=rows,
+            max_model_len=max_model_len or self._model.config.max_position_embeddings,
+            stop_ids={},
+            sampling_defaults={},
+            fingerprint_fields={
+                "weights": hash_weights(model_dir),
+                "model_config": hash_config(model_dir),
+                "dtype": "float32",
+                "head_dtype": "float32",
+                "vocab_size": rows,
+                **self._tokenizer.fingerprint_fields,
+            },
+            recorded={"engine": "transformers", "device": device},
+        )
+
+    @property
+    def facts(self) -> TeacherFacts:
+        return self._facts
+
+    @property
+    def tokenizer(self) -> HFTokenizer:
+        return self._tokenizer
+
+    def full_logprobs(self, input_ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return the log-probabilities of every next token [T, V], in nats: row p is about position p + 1."""
+        import torch
+
+        with torch.inference_mode():
+            ids = torch.from_numpy(input_ids.astype(np.int64))[None].to(self._model.device)
+            logits = self._model(ids).logits[0].float()
+            logprobs: NDArray[np.float32] = torch.log_softmax(logits, dim=-1).cpu().numpy()
+        return logprobs
+
+    def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
+        for request in requests:
+            if not isinstance(request, ScoreRequest):
+                yield Refusal(
+                    request_id=request.request_id, reason="the Transformers teacher scores, it does not generate"
+                )
+            elif len(request.input_ids) > self._facts.max_model_len:
+                reason = f"it has {len(request.input_ids)} tokens, the teacher reads {self._facts.max_model_len}"
+                yield Refusal(request_id=request.request_id, reason=reason)
+            else:
+                first = request.first_label
+                logprobs = self.full_logprobs(request.input_ids)[first - 1 : -1]
+                labels = full_softmax_labels(logprobs, request.input_ids[first:], top_k=self._top_k)
+                yield Answer(
+                    request_id=request.request_id, input_ids=request.input_ids, first_label=first, labels=labels
+                )
+
+    def close(self) -> None:
+        self._model = None

@@ -1,0 +1,116 @@
+"""Reading a label dataset: by index, or from front to end."""
+
+from __future__ import annotations
+
+import bisect
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from labelstore.entry import Entry, ShardEntry, total_counts
+from labelstore.header import Header
+from labelstore.manifest import Manifest, read_contents
+from labelstore.record import LabelRecord
+from labelstore.schema import offsets_of
+from labelstore.shard_reader import RowGroup, ShardReader
+from labelstore.store import ReadableStore, open_store
+
+__all__ = ["LabelDataset", "open_dataset"]
+
+_CACHED_ROW_GROUPS = 4  # about 16 MiB each at K = 64
+_CACHED_SHARDS = 64  # footers only
+
+
+class LabelDataset(Sequence[LabelRecord]):
+    """The records of a dataset, in the order of its prompt set. It keeps no file open, so it can be pickled and forked.
+
+    Every row group is checked against its hash when it is read; a damaged one raises DamagedDatasetError.
+    """
+
+    def __init__(self, store: ReadableStore, contents: Manifest) -> None:
+        self._store = store
+        self._contents = contents
+        self._shards: list[ShardEntry] = [shard for entry in contents.entries for shard in entry.shards]
+        self._shard_starts = offsets_of([shard.counts.num_records for shard in self._shards])
+        self._readers: OrderedDict[int, ShardReader] = OrderedDict()
+        self._row_groups: OrderedDict[tuple[int, int], RowGroup] = OrderedDict()
+
+    @property
+    def header(self) -> Header:
+        """The teacher, its fingerprint, vocab_size and the selection."""
+        return self._contents.header
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What each block published."""
+        return self._contents.entries
+
+    @property
+    def num_labels(self) -> int:
+        """Labels in all records."""
+        return total_counts(self.entries).num_labels
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all shards on disk, everything included."""
+        return sum(shard.num_bytes for shard in self._shards)
+
+    def __len__(self) -> int:
+        return int(self._shard_starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> LabelRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[LabelRecord]: ...
+    def __getitem__(self, index: int | slice) -> LabelRecord | list[LabelRecord]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"record {index} of a dataset with {len(self)} records")
+        index %= len(self)
+        shard = bisect.bisect_right(self._shard_starts, index) - 1
+        row = index - int(self._shard_starts[shard])
+        group_starts = offsets_of(self._shards[shard].row_group_records)
+        group = bisect.bisect_right(group_starts, row) - 1
+        return self._row_group(shard, group).record(row - int(group_starts[group]))
+
+    def __iter__(self) -> Iterator[LabelRecord]:
+        for shard in self._shards:
+            reader = ShardReader(self._store, shard)
+            for index in range(reader.num_row_groups):
+                yield from reader.row_group(index)
+
+    def __repr__(self) -> str:
+        return f"LabelDataset({str(self._store)!r}: {len(self):,} records, {self.num_labels:,} labels)"
+
+    def _row_group(self, shard: int, index: int) -> RowGroup:
+        key = (shard, index)
+        if key not in self._row_groups:
+            if shard not in self._readers:
+                self._readers[shard] = ShardReader(self._store, self._shards[shard])
+                _trim(self._readers, _CACHED_SHARDS)
+            self._row_groups[key] = self._readers[shard].row_group(index)
+            _trim(self._row_groups, _CACHED_ROW_GROUPS)
+        self._row_groups.move_to_end(key)
+        return self._row_groups[key]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_readers": OrderedDict(), "_row_groups": OrderedDict()}
+
+
+def open_dataset(location: str | Path) -> LabelDataset:
+    """Open a dataset folder, or a finished dataset behind an fsspec URL.
+
+    Raises:
+        NotADatasetError: there is no dataset.
+        FormatVersionError: it is of another format version.
+        DamagedDatasetError: header, entries or manifest are damaged.
+    """
+    store = open_store(location)
+    return LabelDataset(store, read_contents(store))
+
+
+def _trim(cache: OrderedDict[Any, Any], max_items: int) -> None:
+    while len(cache) > max_items:
+        cache.popitem(last=False)

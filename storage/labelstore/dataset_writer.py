@@ -1,0 +1,230 @@
+"""Writes a dataset block by block: shards first, then the entry that publishes them; at the end the manifest."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from labelstore.codecs import Codec
+from labelstore.entry import Entry, ShardEntry, entry_name, read_entries
+from labelstore.errors import DamagedDatasetError, FingerprintError, NotADatasetError
+from labelstore.header import HEADER_NAME, Header
+from labelstore.manifest import MANIFEST_NAME, Manifest
+from labelstore.record import LabelRecord
+from labelstore.sealed_json import unseal
+from labelstore.shard_writer import ShardWriter
+from labelstore.store import LocalStore
+
+__all__ = ["DatasetWriter", "check_folder", "utc_now"]
+
+MAX_LABELS_PER_SHARD = 4_000_000  # about 1.2 GB with the codec open at K = 64
+ORPHANS_DIR = ".labelgen/orphans"
+_SHARD_NAME = re.compile(r"data/(\d{6,})-(\d+)-([0-9a-f]{8})\.parquet")
+
+_README = """\
+---
+configs:
+- config_name: default
+  data_files: data/*.parquet
+tags:
+- distillation
+- soft-labels
+- labelgen
+---
+# Teacher labels
+
+Labels of the teacher `{teacher}` ({selection}, {vocab_size:,} rows), made with labelgen {version}.
+
+```python
+import labelstore
+
+dataset = labelstore.open_dataset("path/to/this/folder")
+record = dataset[0]
+record.input_ids, record.token_ids, record.logprobs
+```
+
+The shards are plain Parquet: `datasets.load_dataset`, DuckDB, pandas and polars open them as they are.
+"""
+
+
+class DatasetWriter:
+    """The one way to add to a dataset. Several may write to one folder: of each block, the first entry wins."""
+
+    def __init__(self, root: Path, header: Header, *, codec: Codec) -> None:
+        """Open the dataset in a folder, or begin one where the folder is empty or missing.
+
+        Raises:
+            NotADatasetError: the folder holds something else.
+            FingerprintError: it holds labels of another teacher or other settings; the message names them.
+            DamagedDatasetError: its header or an entry is damaged.
+        """
+        self._store = LocalStore(root)
+        self._codec = codec
+        self._header = self._open_header(header)
+        self.entries: dict[str, Entry] = read_entries(self._store)
+
+    @property
+    def header(self) -> Header:
+        """The header as it stands on disk."""
+        return self._header
+
+    def publish_block(
+        self,
+        block: str,
+        records: Iterable[LabelRecord],
+        *,
+        num_prompts: int,
+        num_rejected: int,
+        recorded: Mapping[str, Any],
+    ) -> bool:
+        """Write a block's records as shards and publish them; False if another job has published the block before.
+
+        Raises:
+            ValueError: a record's values contradict each other; nothing is published.
+        """
+        shards = self._write_shards(block, records)
+        entry = Entry(
+            block=block,
+            generation=0,
+            nonce=uuid.uuid4().hex,
+            fingerprint=self._header.fingerprint,
+            shards=tuple(shards),
+            num_prompts=num_prompts,
+            num_rejected=num_rejected,
+            recorded=recorded,
+            created_at=utc_now(),
+        )
+        self._store.put_new(entry.name, entry.to_bytes())
+        # Read back: where a put's answer was lost, the nonce tells that the entry is our own.
+        name = entry_name(block, entry.generation)
+        winner = Entry.from_json(unseal(self._store.read(name), origin=name), origin=name)
+        self.entries[block] = winner
+        if winner.nonce == entry.nonce:
+            return True
+        kept = {shard.name for shard in winner.shards}
+        for shard in shards:
+            if shard.name not in kept:
+                self._store.delete(shard.name)
+        return False
+
+    def finish(self) -> tuple[Manifest, list[str]]:
+        """Fold the entries into the manifest and move aside what a crash left in data/.
+
+        Returns the manifest, and the names of the files that were moved to .labelgen/orphans/. May be called at any
+        time, and again: a file is moved only when its block is published without it.
+        """
+        self.entries = read_entries(self._store)
+        listed = {shard.name for entry in self.entries.values() for shard in entry.shards}
+        orphans = []
+        for name in self._store.names("data"):
+            match = _SHARD_NAME.fullmatch(name)
+            if match is not None and match[1] in self.entries and name not in listed:
+                self._store.move(name, f"{ORPHANS_DIR}/{name.rsplit('/', 1)[-1]}")
+                orphans.append(name)
+        self._store.remove_stale_scratch()
+        manifest = Manifest(header=self._header, entries=tuple(self.entries.values()))
+        content = manifest.to_bytes()
+        if not self._holds(MANIFEST_NAME, content):
+            self._store.replace(MANIFEST_NAME, content)
+        return manifest, orphans
+
+    def _open_header(self, header: Header) -> Header:
+        root = self._store.root
+        check_folder(root)
+        if self._store.put_new(HEADER_NAME, header.to_bytes()):
+            self._store.put_new("README.md", _readme(header))
+            return header
+        existing = Header.from_bytes(self._store.read(HEADER_NAME), origin=f"{root}/{HEADER_NAME}")
+        self._store.put_new("README.md", _readme(existing))  # a crash may have come between the two
+        check_same_fingerprint(existing, header, origin=str(root))
+        return existing
+
+    def _write_shards(self, block: str, records: Iterable[LabelRecord]) -> list[ShardEntry]:
+        shards: list[ShardEntry] = []
+        remaining = iter(records)
+        record = next(remaining, None)
+        while record is not None:
+            path = self._store.scratch_path()
+            with ShardWriter(
+                path,
+                codec=self._codec,
+                vocab_size=self._header.vocab_size,
+                fingerprint=self._header.fingerprint,
+            ) as shard:
+                while record is not None and shard.num_labels < MAX_LABELS_PER_SHARD:
+                    shard.write(record)
+                    record = next(remaining, None)
+            name = f"data/{block}-{len(shards)}-{shard.sha256[:8]}.parquet"
+            entry = shard.entry(name)
+            # The name is taken by the same bytes where a job was killed between the shard and its entry.
+            if not self._store.put_new(name, path) and self._store.size(name) != entry.num_bytes:
+                raise DamagedDatasetError(f"{self._store}/{name}: is there with other content; move it away")
+            shards.append(entry)
+        return shards
+
+    def _holds(self, name: str, content: bytes) -> bool:
+        try:
+            return self._store.read(name) == content
+        except FileNotFoundError:
+            return False
+
+
+def check_folder(root: Path) -> None:
+    """Refuse a folder that a dataset can neither be begun nor gone on with in. Writes nothing.
+
+    Raises:
+        NotADatasetError: it holds something else, or is no folder.
+    """
+    if root.exists() and not root.is_dir():
+        raise NotADatasetError(f"{root}: is a file; give -o a folder")
+    if root.is_dir() and not (root / HEADER_NAME).exists():
+        others = sorted(path.name for path in root.iterdir() if path.name != ".labelgen")
+        if others:
+            raise NotADatasetError(
+                f"{root}: holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, and is no label "
+                f"dataset that a job could go on with. Give -o a new or an empty folder."
+            )
+
+
+def check_same_fingerprint(existing: Header, wanted: Header, *, origin: str) -> None:
+    """Compare the header on disk with that of a job.
+
+    Raises:
+        FingerprintError: they differ; the message names each field with its old and new value.
+    """
+    if existing.fingerprint == wanted.fingerprint:
+        return
+    old, new = existing.fingerprint_fields, wanted.fingerprint_fields
+    differences = [
+        f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+    raise FingerprintError(
+        f"{origin}: was made with other settings; labels of both must not be mixed:\n"
+        + "\n".join(differences)
+        + "\nUse the old settings to go on with it, or give -o another folder."
+    )
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _readme(header: Header) -> bytes:
+    return _README.format(
+        teacher=header.teacher,
+        selection=header.selection,
+        vocab_size=header.vocab_size,
+        version=header.labelgen_version,
+    ).encode()
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,160 @@
+"""An entry publishes the shards of one block. What no entry lists does not exist.
+
+Entries are files `.labelgen/entries/<block>.<generation>.json`, created exclusively and never changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from labelstore.errors import DamagedDatasetError
+from labelstore.record import LabelRecord
+from labelstore.sealed_json import seal, unseal
+from labelstore.store import ReadableStore
+
+__all__ = ["ENTRIES_DIR", "Entry", "LabelCounts", "ShardEntry", "entry_name", "read_entries", "total_counts"]
+
+ENTRIES_DIR = ".labelgen/entries"
+_NAME = re.compile(r"(\d{6,})\.(\d+)\.(json|withdrawn)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelCounts:
+    """What some records add up to."""
+
+    num_records: int = 0
+    num_labels: int = 0
+    num_tokens: int = 0  # of all input_ids
+    kept_mass_sum: float = 0.0  # over labels
+    truncation_kl_sum: float = 0.0  # over labels, nats: KL(renormalized candidates || full distribution)
+    finish_reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, record: LabelRecord) -> LabelCounts:
+        """Count one record."""
+        kept = np.clip(record.labels.kept_mass, np.finfo(np.float64).tiny, 1.0)
+        return cls(
+            num_records=1,
+            num_labels=len(record.labels),
+            num_tokens=len(record.input_ids),
+            kept_mass_sum=float(kept.sum()),
+            truncation_kl_sum=float(-np.log(kept).sum()),
+            finish_reasons={} if record.finish_reason is None else {record.finish_reason: 1},
+        )
+
+    def __add__(self, other: LabelCounts) -> LabelCounts:
+        reasons = dict(self.finish_reasons)
+        for reason, count in other.finish_reasons.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+        return LabelCounts(
+            num_records=self.num_records + other.num_records,
+            num_labels=self.num_labels + other.num_labels,
+            num_tokens=self.num_tokens + other.num_tokens,
+            kept_mass_sum=self.kept_mass_sum + other.kept_mass_sum,
+            truncation_kl_sum=self.truncation_kl_sum + other.truncation_kl_sum,
+            finish_reasons=reasons,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEntry:
+    """One shard: how to check it, and what is in it."""
+
+    name: str  # data/<block>-<n>-<sha8>.parquet
+    codec: str
+    num_bytes: int
+    sha256: str
+    footer_bytes: int
+    hash_list_sha256: str
+    row_group_records: tuple[int, ...]  # records in each row group
+    counts: LabelCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """The published shards of one block of prompts."""
+
+    block: str  # its number, six digits or more
+    generation: int
+    nonce: str  # the writer's own, so that it knows its entry again
+    fingerprint: str
+    shards: tuple[ShardEntry, ...]
+    num_prompts: int  # of the block
+    num_rejected: int  # prompts of the block that gave no record
+    recorded: Mapping[str, Any]  # versions, devices, parallel sizes: they change no label on purpose
+    created_at: str  # UTC, ISO 8601
+
+    @property
+    def name(self) -> str:
+        return entry_name(self.block, self.generation)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_bytes(self) -> bytes:
+        return seal(self.to_json())
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], *, origin: str) -> Entry:
+        """Return the entry of a JSON object.
+
+        Raises:
+            DamagedDatasetError: fields are missing or unknown.
+        """
+        try:
+            shards = tuple(
+                ShardEntry(
+                    **{
+                        **shard,
+                        "counts": LabelCounts(**shard["counts"]),
+                        "row_group_records": tuple(shard["row_group_records"]),
+                    }
+                )
+                for shard in content["shards"]
+            )
+            return cls(**{**content, "shards": shards})
+        except (KeyError, TypeError) as error:
+            raise DamagedDatasetError(f"{origin}: is not an entry of this format version ({error})") from error
+
+
+def entry_name(block: str, generation: int) -> str:
+    """Return the name of an entry's file."""
+    return f"{ENTRIES_DIR}/{block}.{generation}.json"
+
+
+def read_entries(store: ReadableStore) -> dict[str, Entry]:
+    """Return the entries in force by block, in the order of blocks.
+
+    Raises:
+        DamagedDatasetError: an entry's file is damaged, or stands under another's name.
+    """
+    generations: dict[str, dict[int, str]] = {}
+    withdrawn: set[tuple[str, int]] = set()
+    for name in store.names(ENTRIES_DIR):
+        if (match := _NAME.fullmatch(name.rsplit("/", 1)[-1])) is None:
+            raise DamagedDatasetError(f"{store}/{name}: is no entry; what does not belong there must be moved away")
+        block, generation, kind = match[1], int(match[2]), match[3]
+        if kind == "withdrawn":
+            withdrawn.add((block, generation))
+        else:
+            generations.setdefault(block, {})[generation] = name
+    entries = {}
+    for block, names in sorted(generations.items(), key=lambda item: int(item[0])):
+        in_force = [generation for generation in names if (block, generation) not in withdrawn]
+        if in_force:
+            name = names[max(in_force)]
+            entry = Entry.from_json(unseal(store.read(name), origin=f"{store}/{name}"), origin=f"{store}/{name}")
+            if entry.name != name:
+                raise DamagedDatasetError(f"{store}/{name}: says that it is {entry.name}; it was renamed")
+            entries[block] = entry
+    return entries
+
+
+def total_counts(entries: Iterable[Entry]) -> LabelCounts:
+    """Return what all shards of the entries add up to."""
+    return sum((shard.counts for entry in entries for shard in entry.shards), LabelCounts())

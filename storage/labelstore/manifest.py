@@ -1,0 +1,85 @@
+"""The manifest: header and entries of a dataset folded into one file, so that a copy needs nothing of `.labelgen/`.
+
+It can always be made again from the header and the entries. Where an entry is newer, the entry wins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from labelstore.entry import ENTRIES_DIR, Entry, read_entries, total_counts
+from labelstore.errors import DamagedDatasetError, NotADatasetError
+from labelstore.header import HEADER_NAME, Header
+from labelstore.sealed_json import seal, unseal
+from labelstore.store import ReadableStore
+
+__all__ = ["MANIFEST_NAME", "Manifest", "read_contents"]
+
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A dataset's header and its entries in force, in the order of blocks."""
+
+    header: Header
+    entries: tuple[Entry, ...]
+
+    def to_bytes(self) -> bytes:
+        totals = total_counts(self.entries)
+        return seal(
+            {
+                "header": self.header.to_json(),
+                "num_records": totals.num_records,
+                "num_labels": totals.num_labels,
+                "entries": [entry.to_json() for entry in self.entries],
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, origin: str) -> Manifest:
+        """Return the manifest in a file.
+
+        Raises:
+            DamagedDatasetError: the bytes are not a manifest.
+            FormatVersionError: it is of another format version.
+        """
+        content = unseal(data, origin=origin)
+        try:
+            header, entries = content["header"], content["entries"]
+        except KeyError as error:
+            raise DamagedDatasetError(f"{origin}: is not a manifest, {error} is missing") from error
+        return cls(
+            header=Header.from_json(header, origin=origin),
+            entries=tuple(Entry.from_json(entry, origin=origin) for entry in entries),
+        )
+
+
+def read_contents(store: ReadableStore) -> Manifest:
+    """Return what a dataset holds now: its entries where they are at hand, else its manifest.
+
+    Raises:
+        NotADatasetError: there is neither.
+        DamagedDatasetError: header, entries or manifest are damaged, or contradict each other.
+    """
+    manifest: Manifest | None = None
+    with contextlib.suppress(FileNotFoundError):
+        manifest = Manifest.from_bytes(store.read(MANIFEST_NAME), origin=f"{store}/{MANIFEST_NAME}")
+    try:
+        header = Header.from_bytes(store.read(HEADER_NAME), origin=f"{store}/{HEADER_NAME}")
+    except FileNotFoundError:
+        if manifest is None:
+            raise NotADatasetError(
+                f"{store}: is no label dataset, it has neither {MANIFEST_NAME} nor {HEADER_NAME}"
+            ) from None
+        return manifest
+    entries = read_entries(store)
+    if manifest is not None and manifest.header.fingerprint != header.fingerprint:
+        raise DamagedDatasetError(f"{store}: {MANIFEST_NAME} and {HEADER_NAME} have different fingerprints")
+    if manifest is not None and not store.names(ENTRIES_DIR):
+        return manifest  # a copy that took the header along, but not the entries
+    for block, entry in entries.items():
+        if entry.fingerprint != header.fingerprint:
+            raise DamagedDatasetError(f"{store}: block {block} has another fingerprint than {HEADER_NAME}")
+    return Manifest(header=header, entries=tuple(entries.values()))

@@ -1,0 +1,173 @@
+"""Reads one shard; every byte is hashed before a Parquet parser sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from labelstore.checksums import HASH_BYTES, Range, column_ranges, hash_list_bytes
+from labelstore.codecs import CODECS, DecodedLabels
+from labelstore.entry import ShardEntry
+from labelstore.errors import DamagedDatasetError
+from labelstore.record import LabelRecord
+from labelstore.schema import HARD_FIELDS, HardColumns
+from labelstore.store import ReadableStore, read_range
+
+__all__ = ["RowGroup", "ShardReader"]
+
+
+class RowGroup:
+    """The decoded records of one row group."""
+
+    def __init__(self, table: pa.Table, labels: DecodedLabels, *, origin: str, first_record: int) -> None:
+        self._hard = HardColumns(table)
+        self._labels = labels
+        self._origin = origin
+        self._first_record = first_record
+        self._num_records = len(table)
+
+    def __len__(self) -> int:
+        return self._num_records
+
+    def record(self, row: int) -> LabelRecord:
+        """Return one record.
+
+        Raises:
+            DamagedDatasetError: its values are not what a record may hold.
+        """
+        try:
+            fields: dict[str, Any] = self._hard.record_fields(row)
+            return LabelRecord(labels=self._labels.row(row), **fields)
+        except ValueError as error:
+            raise DamagedDatasetError(f"{self._origin}: record {self._first_record + row}: {error}") from error
+
+    def __iter__(self) -> Iterator[LabelRecord]:
+        return (self.record(row) for row in range(len(self)))
+
+
+class ShardReader:
+    """One shard of a dataset, checked against its entry as it is read. It keeps no file open."""
+
+    def __init__(self, store: ReadableStore, entry: ShardEntry) -> None:
+        """Read and check the footer.
+
+        Raises:
+            DamagedDatasetError: the file is missing, or is not what its entry says.
+        """
+        self._store = store
+        self._entry = entry
+        self._origin = f"{store}/{entry.name}"
+        if entry.codec not in CODECS:
+            raise self._damage(f"has the codec {entry.codec!r}, unknown to this labelgen")
+        self._hashes, self._footer = self._read_tail()
+        self._metadata = self._parse_footer()
+        first = 0
+        self._first_records: list[int] = []
+        for num_records in entry.row_group_records:
+            self._first_records.append(first)
+            first += num_records
+
+    @property
+    def num_row_groups(self) -> int:
+        return len(self._entry.row_group_records)
+
+    def row_group(self, index: int) -> RowGroup:
+        """Read, check and decode one row group.
+
+        Raises:
+            DamagedDatasetError: the bytes are not what the entry says, or do not decode.
+        """
+        parts = self._ranges(index)
+        pieces = {part: self._read_checked(index, part, place) for place, part in enumerate(parts)}
+        source = _KnownBytes(pieces, size=self._entry.num_bytes)
+        try:
+            parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=self._metadata, pre_buffer=False)
+            table = parquet.read_row_group(index, use_threads=False)
+            labels = CODECS[self._entry.codec].decode(table)
+            first_record = self._first_records[index]
+            return RowGroup(table, labels, origin=self._origin, first_record=first_record)
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise self._damage(f"row group {index} does not decode: {error}") from error
+
+    def unread_bytes(self) -> list[Range]:
+        """Return the ranges that no hash of the list covers: padding between parts, which must be none."""
+        covered = sorted(
+            [part for index in range(self.num_row_groups) for part in self._ranges(index)], key=lambda part: part.start
+        )
+        stop = self._entry.num_bytes - self._entry.footer_bytes - hash_list_bytes(self.num_row_groups)
+        edges = [Range(0, 4), *covered, Range(stop, self._entry.num_bytes)]
+        return [Range(a.stop, b.start) for a, b in itertools.pairwise(edges) if a.stop < b.start]
+
+    def _ranges(self, index: int) -> tuple[Range, Range]:
+        return column_ranges(self._metadata, index, num_hard=len(HARD_FIELDS))
+
+    def _read_tail(self) -> tuple[list[bytes], bytes]:
+        list_bytes = hash_list_bytes(self.num_row_groups)
+        stop = self._entry.num_bytes
+        start = stop - self._entry.footer_bytes - list_bytes
+        if start < 4:
+            raise self._damage("is too short for the row groups in its entry")
+        tail = read_range(self._store, self._entry.name, start, stop)
+        hash_list, footer = tail[:list_bytes], tail[list_bytes:]
+        if hashlib.sha256(hash_list).hexdigest() != self._entry.hash_list_sha256:
+            raise self._damage("its hash list is not the one in its entry")
+        hashes = [hash_list[i : i + HASH_BYTES] for i in range(0, list_bytes, HASH_BYTES)]
+        if hashlib.sha256(footer).digest() != hashes[0]:
+            raise self._damage("its footer does not have the hash in its hash list")
+        return hashes, footer
+
+    def _parse_footer(self) -> pq.FileMetaData:
+        # The parser wants a whole file: "PAR1", then the footer that was just checked.
+        metadata = pq.read_metadata(io.BytesIO(b"PAR1" + self._footer))
+        counted = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        if counted != self._entry.row_group_records:
+            raise self._damage(f"its row groups hold {counted} records, its entry says {self._entry.row_group_records}")
+        return metadata
+
+    def _read_checked(self, index: int, part: Range, place: int) -> bytes:
+        content = read_range(self._store, self._entry.name, part.start, part.stop)
+        if hashlib.sha256(content).digest() != self._hashes[1 + 2 * index + place]:
+            kind = ("hard", "soft")[place]
+            raise self._damage(f"the {kind} columns of row group {index} do not have the hash in its hash list")
+        return content
+
+    def _damage(self, what: str) -> DamagedDatasetError:
+        return DamagedDatasetError(
+            f"{self._origin}: {what}. The shard is damaged: copy it again from where it came, or label its block again."
+        )
+
+
+class _KnownBytes(io.RawIOBase):
+    """A file of which only some ranges are known; reading any other byte is an error."""
+
+    def __init__(self, pieces: dict[Range, bytes], *, size: int) -> None:
+        self._pieces = pieces
+        self._size = size
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def read(self, size: int | None = -1) -> bytes:
+        stop = self._size if size is None or size < 0 else min(self._place + size, self._size)
+        for part, content in self._pieces.items():
+            if part.start <= self._place and stop <= part.stop:
+                start, self._place = self._place, stop
+                return content[start - part.start : stop - part.start]
+        raise OSError(f"bytes [{self._place}, {stop}) are outside the row group")

@@ -1,0 +1,159 @@
+"""Is a dataset what it claims to be? Every hash, count and offset, and what must hold of labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from labelstore.codecs import CODECS
+from labelstore.entry import LabelCounts, ShardEntry
+from labelstore.errors import DamagedDatasetError, StorageError
+from labelstore.header import Header
+from labelstore.manifest import MANIFEST_NAME, Manifest, read_contents
+from labelstore.record import LabelRecord
+from labelstore.record_checks import TARGET_TOLERANCE_NATS, find_problems
+from labelstore.shard_reader import ShardReader
+from labelstore.store import ReadableStore, open_store
+
+__all__ = ["Finding", "VerifyReport", "verify_dataset"]
+
+_PIECE_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong."""
+
+    file: str
+    message: str
+    record: str | None = None
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.file, self.record, self.message) if part)
+
+
+@dataclass(slots=True, kw_only=True)
+class VerifyReport:
+    """What was looked at, and what was found."""
+
+    num_shards: int = 0
+    num_records: int = 0
+    num_labels: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.findings
+
+
+def verify_dataset(location: str | Path) -> VerifyReport:
+    """Check all of a dataset; reads every byte of it.
+
+    Raises:
+        NotADatasetError: there is no dataset.
+        FormatVersionError: it is of another format version.
+    """
+    report = VerifyReport()
+    store = open_store(location)
+    try:
+        contents = read_contents(store)
+    except DamagedDatasetError as error:
+        report.findings.append(Finding(file=str(location), message=str(error)))
+        return report
+    report.findings += _check_manifest(store, contents)
+    shards = [shard for entry in contents.entries for shard in entry.shards]
+    report.findings += _check_files(store, shards)
+    present = set(store.names("data"))
+    seen_ids: set[bytes] = set()
+    for shard in shards:
+        report.num_shards += 1
+        if shard.name in present:
+            report.findings += _check_shard(store, shard, contents.header, seen_ids, report)
+    return report
+
+
+def _check_manifest(store: ReadableStore, contents: Manifest) -> Iterator[Finding]:
+    try:
+        manifest = Manifest.from_bytes(store.read(MANIFEST_NAME), origin=MANIFEST_NAME)
+    except (FileNotFoundError, StorageError):
+        return  # a job that has not finished has none; a damaged one was found before
+    entries = {(entry.block, entry.generation): entry for entry in contents.entries}
+    if manifest.header != contents.header:
+        yield Finding(file=MANIFEST_NAME, message="its header is not the one in .labelgen/header.json")
+    for old in manifest.entries:
+        new = entries.get((old.block, old.generation))
+        if new is not None and new.to_bytes() != old.to_bytes():
+            yield Finding(file=MANIFEST_NAME, message=f"says something else of block {old.block} than its entry")
+        if old.block not in {entry.block for entry in contents.entries}:
+            yield Finding(file=MANIFEST_NAME, message=f"lists block {old.block}, whose entry is gone")
+
+
+def _check_files(store: ReadableStore, shards: list[ShardEntry]) -> Iterator[Finding]:
+    listed, present = {shard.name for shard in shards}, set(store.names("data"))
+    if len(listed) != len(shards):
+        yield Finding(file="data/", message="two entries list the same shard")
+    for name in sorted(listed - present):
+        yield Finding(file=name, message="is listed, but the file is missing; copy it from where the dataset came from")
+    for name in sorted(present - listed):
+        yield Finding(
+            file=name, message="no entry lists this file; 'labelgen finish' moves aside what a killed job left"
+        )
+
+
+def _check_shard(
+    store: ReadableStore, shard: ShardEntry, header: Header, seen_ids: set[bytes], report: VerifyReport
+) -> Iterator[Finding]:
+    size = store.size(shard.name)
+    if size != shard.num_bytes:
+        yield Finding(file=shard.name, message=f"has {size} bytes, its entry says {shard.num_bytes}")
+    elif _hash(store, shard.name, size) != shard.sha256:
+        yield Finding(file=shard.name, message="does not have the hash in its entry")
+    try:
+        reader = ShardReader(store, shard)
+    except DamagedDatasetError as error:
+        yield Finding(file=shard.name, message=str(error))
+        return
+    for gap in reader.unread_bytes():
+        yield Finding(file=shard.name, message=f"bytes [{gap.start}, {gap.stop}) belong to no column")
+    counts = LabelCounts()
+    for index in range(reader.num_row_groups):
+        try:
+            row_group = reader.row_group(index)
+        except DamagedDatasetError as error:
+            yield Finding(file=shard.name, message=str(error))
+            return
+        for row in range(len(row_group)):
+            try:
+                record = row_group.record(row)
+            except DamagedDatasetError as error:
+                yield Finding(file=shard.name, message=str(error))
+                continue
+            yield from _check_record(record, shard, header, seen_ids)
+            counts += LabelCounts.of(record)
+    report.num_records += counts.num_records
+    report.num_labels += counts.num_labels
+    for name in ("num_records", "num_labels", "num_tokens", "kept_mass_sum", "truncation_kl_sum"):
+        is_value, says = getattr(counts, name), getattr(shard.counts, name)
+        if not np.isclose(is_value, says, rtol=1e-6, atol=1e-9):
+            yield Finding(file=shard.name, message=f"{name} is {is_value}, its entry says {says}")
+
+
+def _check_record(record: LabelRecord, shard: ShardEntry, header: Header, seen_ids: set[bytes]) -> Iterator[Finding]:
+    tolerance = max(CODECS[shard.codec].logprob_tolerance, TARGET_TOLERANCE_NATS)
+    for problem in find_problems(record, vocab_size=header.vocab_size, logprob_tolerance=tolerance):
+        yield Finding(file=shard.name, record=record.record_id, message=problem)
+    digest = hashlib.blake2b(record.record_id.encode(), digest_size=16).digest()
+    if digest in seen_ids:
+        yield Finding(file=shard.name, record=record.record_id, message="another record has the same id")
+    seen_ids.add(digest)
+
+
+def _hash(store: ReadableStore, name: str, size: int) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, size, _PIECE_BYTES):
+        digest.update(store.read(name, start, min(start + _PIECE_BYTES, size)))
+    return digest.hexdigest()
