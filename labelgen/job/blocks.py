@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from labelstore.record import LabelRecord
-
 from labelgen.job.requests import PromptRequests
 from labelgen.prompts.prompt import Prompt, Reject
 from labelgen.prompts.snapshot import PromptSnapshot
 from labelgen.teachers.teacher import Answer, Refusal, Request
+from labelstore.record import LabelRecord
 
 __all__ = ["BlockCollector", "CompleteBlock"]
 

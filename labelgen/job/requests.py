@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from labelstore.record import LabelRecord
 
 from labelgen.job.fingerprint import response_seed
 from labelgen.job.spec import RunSpec
@@ -15,6 +14,7 @@ from labelgen.prompts.tokenizer import PromptTokenizer, encode_prompt
 from labelgen.prompts.windows import cut_windows
 from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.teacher import Answer, GenerateRequest, Request, ScoreRequest, TeacherFacts
+from labelstore.record import LabelRecord
 
 __all__ = ["PromptRequests"]
 

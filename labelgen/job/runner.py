@@ -7,11 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labelstore.codecs import codec_named
-from labelstore.dataset_writer import DatasetWriter, check_folder, utc_now
-from labelstore.entry import total_counts
-from labelstore.header import Header
-
 import labelgen
 from labelgen.job.blocks import BlockCollector, CompleteBlock
 from labelgen.job.fingerprint import fingerprint_fields
@@ -22,6 +17,10 @@ from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
 from labelgen.prompts.sources import check_source
 from labelgen.teachers.teacher import Teacher
+from labelstore.codecs import codec_named
+from labelstore.dataset_writer import DatasetWriter, check_folder, utc_now
+from labelstore.entry import total_counts
+from labelstore.header import Header
 
 __all__ = ["Job", "run"]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labelstore.codecs import codec_named
-from labelstore.selection import Selection
-
 from labelgen.prompts.prompt import Task
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.sampling import SamplingChoice
+from labelstore.codecs import codec_named
+from labelstore.selection import Selection
 
 __all__ = ["RunSpec"]
 

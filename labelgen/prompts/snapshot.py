@@ -17,13 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from labelstore.errors import DamagedDatasetError
-from labelstore.sealed_json import seal, unseal
-from labelstore.store import LocalStore
 
 from labelgen.prompts.prompt import Prompt, Reject, Task
 from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.sources import STDIN, read_source
+from labelstore.errors import DamagedDatasetError
+from labelstore.sealed_json import seal, unseal
+from labelstore.store import LocalStore
 
 __all__ = ["Ingest", "PromptSnapshot"]
 

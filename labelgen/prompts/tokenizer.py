@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from labelstore.sealed_json import canonical_json
 from numpy.typing import NDArray
 
 from labelgen.prompts.prompt import Prompt
+from labelstore.sealed_json import canonical_json
 
 __all__ = ["HFTokenizer", "PromptTokenizer", "encode_prompt"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from labelstore.labels import Labels, top_k_labels
 from numpy.typing import NDArray
+
+from labelstore.labels import Labels, top_k_labels
 
 __all__ = ["full_softmax_labels"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from labelstore.labels import Labels
 from numpy.typing import NDArray
 
 from labelgen.prompts.tokenizer import PromptTokenizer
 from labelgen.teachers.sampling import Sampling
+from labelstore.labels import Labels
 
 __all__ = ["Answer", "EngineError", "GenerateRequest", "Refusal", "Request", "ScoreRequest", "Teacher", "TeacherFacts"]
 

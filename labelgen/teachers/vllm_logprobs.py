@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from labelstore.labels import Labels, top_k_labels
 from numpy.typing import NDArray
 
 from labelgen.teachers.teacher import EngineError
+from labelstore.labels import Labels, top_k_labels
 
 __all__ = ["labels_of"]
 

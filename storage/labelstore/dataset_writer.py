@@ -19,7 +19,7 @@ from labelstore.sealed_json import unseal
 from labelstore.shard_writer import ShardWriter
 from labelstore.store import LocalStore
 
-__all__ = ["DatasetWriter", "check_folder", "utc_now"]
+__all__ = ["DatasetWriter", "check_folder", "finish_dataset", "utc_now"]
 
 MAX_LABELS_PER_SHARD = 4_000_000  # about 1.2 GB with the codec open at K = 64
 ORPHANS_DIR = ".labelgen/orphans"
@@ -112,25 +112,8 @@ class DatasetWriter:
         return False
 
     def finish(self) -> tuple[Manifest, list[str]]:
-        """Fold the entries into the manifest and move aside what a crash left in data/.
-
-        Returns the manifest, and the names of the files that were moved to .labelgen/orphans/. May be called at any
-        time, and again: a file is moved only when its block is published without it.
-        """
-        self.entries = read_entries(self._store)
-        listed = {shard.name for entry in self.entries.values() for shard in entry.shards}
-        orphans = []
-        for name in self._store.names("data"):
-            match = _SHARD_NAME.fullmatch(name)
-            if match is not None and match[1] in self.entries and name not in listed:
-                self._store.move(name, f"{ORPHANS_DIR}/{name.rsplit('/', 1)[-1]}")
-                orphans.append(name)
-        self._store.remove_stale_scratch()
-        manifest = Manifest(header=self._header, entries=tuple(self.entries.values()))
-        content = manifest.to_bytes()
-        if not self._holds(MANIFEST_NAME, content):
-            self._store.replace(MANIFEST_NAME, content)
-        return manifest, orphans
+        """Fold the entries into the manifest and tidy; see `finish_dataset`."""
+        return finish_dataset(self._store.root)
 
     def _open_header(self, header: Header) -> Header:
         root = self._store.root
@@ -166,11 +149,36 @@ class DatasetWriter:
             shards.append(entry)
         return shards
 
-    def _holds(self, name: str, content: bytes) -> bool:
-        try:
-            return self._store.read(name) == content
-        except FileNotFoundError:
-            return False
+
+def finish_dataset(root: Path) -> tuple[Manifest, list[str]]:
+    """Fold a dataset's entries into its manifest and move aside what a crash left in data/.
+
+    Returns the manifest, and the names of the files that were moved to .labelgen/orphans/. May be called at any time,
+    and again: a file is moved only when its block is published without it.
+
+    Raises:
+        NotADatasetError: the folder holds no dataset that a job works on.
+        DamagedDatasetError: header or an entry is damaged.
+    """
+    store = LocalStore(root)
+    try:
+        header = Header.from_bytes(store.read(HEADER_NAME), origin=f"{root}/{HEADER_NAME}")
+    except FileNotFoundError:
+        raise NotADatasetError(f"{root}: has no {HEADER_NAME}, so there is nothing to finish") from None
+    entries = read_entries(store)
+    listed = {shard.name for entry in entries.values() for shard in entry.shards}
+    orphans = []
+    for name in store.names("data"):
+        match = _SHARD_NAME.fullmatch(name)
+        if match is not None and match[1] in entries and name not in listed:
+            store.move(name, f"{ORPHANS_DIR}/{name.rsplit('/', 1)[-1]}")
+            orphans.append(name)
+    store.remove_stale_scratch()
+    manifest = Manifest(header=header, entries=tuple(entries.values()))
+    content = manifest.to_bytes()
+    if not _holds(store, MANIFEST_NAME, content):
+        store.replace(MANIFEST_NAME, content)
+    return manifest, orphans
 
 
 def check_folder(root: Path) -> None:
@@ -209,6 +217,13 @@ def check_same_fingerprint(existing: Header, wanted: Header, *, origin: str) -> 
         + "\n".join(differences)
         + "\nUse the old settings to go on with it, or give -o another folder."
     )
+
+
+def _holds(store: LocalStore, name: str, content: bytes) -> bool:
+    try:
+        return store.read(name) == content
+    except FileNotFoundError:
+        return False
 
 
 def utc_now() -> str:

@@ -1,0 +1,55 @@
+"""The group of all commands, and the one place where our errors become one line on the terminal."""
+
+from __future__ import annotations
+
+import errno
+
+import click
+
+import labelgen
+from labelgen.cli.finish import finish
+from labelgen.cli.generate import generate
+from labelgen.cli.inspect import inspect
+from labelgen.cli.score import score
+from labelgen.cli.verify import verify
+
+__all__ = ["main"]
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO}
+
+
+class LabelgenGroup(click.Group):
+    """Shows our own errors as one line; anything else is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
+            place = f" {error.filename}" if error.filename else ""
+            raise click.ClickException(
+                f"cannot write or read{place}: {error.strerror}. What is complete is kept; run the same command again "
+                f"when that is mended."
+            ) from error
+        except Exception as error:
+            from labelgen.teachers.teacher import EngineError
+            from labelstore.errors import StorageError
+
+            if isinstance(error, StorageError | EngineError):
+                raise click.ClickException(str(error)) from error
+            raise
+
+
+@click.group(cls=LabelgenGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(labelgen.__version__, prog_name="labelgen")
+def main() -> None:
+    """Make offline teacher-label datasets for LLM distillation.
+
+    A teacher runs once over a prompt set; the tokens it wrote and its top-k log-probabilities go into Parquet shards,
+    which a student's trainer reads as often as it likes.
+    """
+
+
+for command in (generate, score, inspect, verify, finish):
+    main.add_command(command)

@@ -1,0 +1,61 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ["dataset_argument", "json_option", "run_options"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+dataset_argument = click.argument("dataset", metavar="DIR", type=click.Path(path_type=str))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+
+_RUN_OPTIONS = [
+    click.option(
+        "-o",
+        "--output",
+        "output_dir",
+        metavar="DIR",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="Folder of the dataset; new, empty, or one that this command goes on with.",
+    ),
+    click.option("--teacher", metavar="MODEL", required=True, help="Model folder, or a hub name such as owner/name."),
+    click.option("--top-k", type=int, default=64, show_default=True, help="Candidates kept for each label."),
+    click.option("--codec", default="open", show_default=True, help="How soft labels are stored: open."),
+    click.option("--block-size", type=int, default=2048, show_default=True, help="Prompts in a unit of work."),
+    click.option(
+        "--column", "columns", metavar="FIELD", multiple=True, help="Field kept beside each record; repeatable."
+    ),
+    click.option("--limit", type=int, help="Prompts at most."),
+    click.option("--dtype", help="auto, float32, bfloat16 or float16.  [default: float32 on a CPU, else auto]"),
+    click.option("--head-dtype", help="Precision of the output layer; float32 breaks the ties of a bfloat16 head."),
+    click.option("--max-model-len", type=int, help="Context in tokens.  [default: the model's]"),
+    click.option(
+        "--gpu-memory-utilization", type=float, default=0.9, show_default=True, help="Share of the GPU's memory."
+    ),
+    click.option("--tensor-parallel-size", type=int, default=1, show_default=True, help="GPUs for one copy."),
+    json_option,
+    click.option("--quiet", is_flag=True, help="No progress and no notes; errors only."),
+]
+
+
+def run_options(command: _Command) -> _Command:
+    """Add the options of every command that starts a teacher."""
+    return with_options(_RUN_OPTIONS)(command)
+
+
+def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[_Command], _Command]:
+    """Return a decorator that adds options in the order given."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
