@@ -33,7 +33,7 @@ def run(spec: RunSpec, *, teacher: Teacher | None = None, watcher: RunWatcher | 
     """Label what a spec describes and return what came of it.
 
     Run again, it goes on with what is missing; finished, it does nothing. `teacher` takes the place of the one that
-    the spec names.
+    the spec names, and is left open.
 
     Raises:
         ValueError: the spec asks for what cannot be: a missing source, no such model, top-k above the vocabulary.
@@ -57,6 +57,7 @@ class Job:
         for source in spec.sources:
             check_source(source, task=spec.task)
         check_folder(spec.output_dir)
+        self._owns_teacher = teacher is None
         self._teacher: Teacher = teacher or _load_teacher(spec)
         self._facts = self._teacher.facts
         sampling, self._sampling_origins = spec.sampling.resolve(self._facts.sampling_defaults)
@@ -98,7 +99,8 @@ class Job:
             if missing:
                 labelling.run()
         finally:
-            self._teacher.close()
+            if self._owns_teacher:
+                self._teacher.close()
         manifest, orphans = writer.finish()
         if orphans:
             watcher.note(f"moved {len(orphans)} files that a killed job left in data/ to .labelgen/orphans/")

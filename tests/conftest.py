@@ -1,0 +1,11 @@
+"""What all tests share: engines bring warnings of their own, which are not ours to turn into errors."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("engine") is not None:
+            item.add_marker(pytest.mark.filterwarnings("default"))
