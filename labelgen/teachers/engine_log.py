@@ -56,6 +56,7 @@ def _send_logger_to(log_path: Path) -> None:
         return
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
+        handler.close()
     handler = logging.FileHandler(log_path)
     handler.setFormatter(logging.Formatter("%(levelname)s %(asctime)s %(name)s: %(message)s"))
     logger.addHandler(handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ class VLLMTeacher:
         self._tokenizer = HFTokenizer(self._model_dir)
         self._engine: Any = None
         self._guard: EngineGuard | None = None
-        with capture_output(log_path):
+        # Until all is checked, nothing is written into a folder of the user's.
+        with tempfile.TemporaryDirectory(prefix="labelgen-") as scratch, capture_output(Path(scratch) / "engine.log"):
             self._engine_args, self._config = self._resolve()
         self._facts = self._gather_facts()
         if not 1 <= top_k <= self._facts.vocab_size:

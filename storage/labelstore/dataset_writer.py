@@ -118,6 +118,12 @@ class DatasetWriter:
     def _open_header(self, header: Header) -> Header:
         root = self._store.root
         check_folder(root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NotADatasetError(
+                f"{root}: the folder cannot be made ({error.strerror}); give -o one that can be written to"
+            ) from error
         if self._store.put_new(HEADER_NAME, header.to_bytes()):
             self._store.put_new("README.md", _readme(header))
             return header
