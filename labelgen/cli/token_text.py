@@ -19,17 +19,11 @@ def load_token_text(header: Header, tokenizer: str | None) -> TokenText:
     Raises:
         ValueError: the tokenizer asked for is not the teacher's; its ids would mean other tokens.
     """
-    from pathlib import Path
-
     from labelgen.prompts.tokenizer import HFTokenizer
 
     location = tokenizer or header.teacher
-    if not Path(location).is_dir():
-        if tokenizer is not None:
-            raise ValueError(f"--tokenizer {tokenizer}: no such folder")
-        return lambda token_id: f"#{token_id}"
     try:
-        loaded = HFTokenizer(Path(location))
+        loaded = HFTokenizer(location)  # a folder, or a hub name, of which only the tokenizer is fetched
     except (ImportError, ValueError):
         if tokenizer is not None:
             raise

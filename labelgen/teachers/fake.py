@@ -77,6 +77,9 @@ class FakeTeacher:
     def tokenizer(self) -> FakeTokenizer:
         return self._tokenizer
 
+    def start(self) -> None:
+        pass
+
     def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
         for request in requests:
             yield self._score(request) if isinstance(request, ScoreRequest) else self._generate(request)

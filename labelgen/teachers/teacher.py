@@ -77,12 +77,15 @@ class TeacherFacts:
 
 
 class Teacher(Protocol):
-    """Turns requests into labels. Starting is left to the first `label`, so that facts come cheap."""
+    """Turns requests into labels. Facts come cheap: the engine starts later, with `start`."""
 
     @property
     def facts(self) -> TeacherFacts: ...
     @property
     def tokenizer(self) -> PromptTokenizer: ...
+    def start(self) -> None:
+        """Load what labelling needs; a second call does nothing. EngineError if it does not start."""
+
     def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
         """Yield one answer or refusal for each request, as they come.
 

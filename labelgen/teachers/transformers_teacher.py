@@ -74,6 +74,9 @@ class TransformersTeacher:
             logprobs: NDArray[np.float32] = torch.log_softmax(logits, dim=-1).cpu().numpy()
         return logprobs
 
+    def start(self) -> None:
+        pass  # loaded when it was made
+
     def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
         for request in requests:
             if not isinstance(request, ScoreRequest):

@@ -30,7 +30,7 @@ _MAX_BATCHED_TOKENS = 8192
 
 
 class VLLMTeacher:
-    """A model folder or hub name under vLLM. The engine starts with the first `label`."""
+    """A model folder or hub name under vLLM. The engine starts with `start`, or with the first `label`."""
 
     def __init__(
         self,
@@ -80,8 +80,24 @@ class VLLMTeacher:
         limit: int = self._config.scheduler_config.max_num_batched_tokens
         return limit
 
+    def start(self) -> None:
+        if self._engine is not None:
+            return
+        self._guard = EngineGuard()
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        try:
+            with capture_output(self._log_path):
+                self._engine = LLMEngine.from_engine_args(self._engine_args)
+        except Exception as error:  # vLLM raises plain exceptions of many kinds; all mean that there is no engine
+            self.close()
+            raise EngineError(
+                f"the engine did not start: {_first_line(error)}. Its log is {self._log_path}; it ends with\n"
+                f"{tail_of(self._log_path)}"
+            ) from error
+
     def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
-        self._start()
+        self.start()
         # Twice what runs at once: while an answer is taken away, the next request is in the engine's queue already.
         max_in_flight = 2 * self._config.scheduler_config.max_num_seqs
         waiting = iter(requests)
@@ -155,7 +171,7 @@ class VLLMTeacher:
                 )
                 arguments["enable_chunked_prefill"] = True
                 config = EngineArgs(**arguments).create_engine_config()
-        except (ValueError, OSError) as error:
+        except _refusals() as error:
             raise ValueError(f"--teacher {self._name}: vLLM cannot run it: {_first_line(error)}") from error
         return EngineArgs(**arguments), config
 
@@ -197,22 +213,6 @@ class VLLMTeacher:
             },
         )
 
-    def _start(self) -> None:
-        if self._engine is not None:
-            return
-        self._guard = EngineGuard()
-        from vllm.v1.engine.llm_engine import LLMEngine
-
-        try:
-            with capture_output(self._log_path):
-                self._engine = LLMEngine.from_engine_args(self._engine_args)
-        except Exception as error:  # vLLM raises plain exceptions of many kinds; all mean that there is no engine
-            self.close()
-            raise EngineError(
-                f"the engine did not start: {_first_line(error)}. Its log is {self._log_path}; it ends with\n"
-                f"{tail_of(self._log_path)}"
-            ) from error
-
     def _submit(self, request: Request) -> Refusal | None:
         from vllm.inputs import TokensPrompt
 
@@ -225,7 +225,7 @@ class VLLMTeacher:
         try:
             prompt = TokensPrompt(prompt_token_ids=prompt_ids.tolist())
             self._engine.add_request(request.request_id, prompt, parameters)
-        except ValueError as error:
+        except _refusals() as error:
             return Refusal(request_id=request.request_id, reason=f"vLLM refuses it: {_first_line(error)}")
         return None
 
@@ -362,6 +362,14 @@ def _vllm_version() -> str:
 
 def _dtype_name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Return the exceptions by which vLLM says that what it was asked is wrong; 0.32 has one of its own."""
+    from vllm import exceptions
+
+    own: type[Exception] = getattr(exceptions, "VLLMClientError", ValueError)
+    return (ValueError, OSError, own)
 
 
 def _first_line(error: BaseException) -> str:

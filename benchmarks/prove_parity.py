@@ -1,0 +1,141 @@
+"""Measure how far vLLM's labels are from the full float32 softmax of Transformers, over the same ids.
+
+make parity     # both demo teachers in float32; writes benchmarks/results/parity-<date>.{json,md}
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parity import BFLOAT16_LIMITS, FLOAT32_LIMITS, ParityFigures, compare_with_reference, format_figures
+from parity_workload import label_workload
+
+import labelstore
+from labelgen.teachers.engine_settings import EngineSettings
+from labelgen.teachers.transformers_teacher import TransformersTeacher
+from labelgen.teachers.vllm_teacher import VLLMTeacher
+from teachers import fetch_teacher
+
+RESULTS_DIR = Path(__file__).resolve().parent / "results"
+TOP_K = 64
+MAX_MODEL_LEN = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One teacher in one precision."""
+
+    name: str
+    figures: ParityFigures
+    recorded: dict[str, Any]
+    failures: list[str]
+
+
+def prove(
+    name: str, *, dtype: str | None = None, head_dtype: str | None = None, device: str = "cpu", num_prompts: int = 24
+) -> list[Comparison]:
+    """Label the workload with a demo teacher, and compare generated and scored labels with the reference."""
+    model_dir = str(fetch_teacher(name))
+    settings = EngineSettings(dtype=dtype, head_dtype=head_dtype, max_model_len=MAX_MODEL_LEN)
+    with tempfile.TemporaryDirectory(prefix="labelgen-parity-") as folder:
+        work_dir = Path(folder)
+        with VLLMTeacher(
+            model_dir, top_k=TOP_K, settings=settings, log_path=work_dir / "engine.log", for_scoring=True
+        ) as teacher:
+            datasets = label_workload(teacher, name, work_dir=work_dir, num_prompts=num_prompts)
+            recorded, fields = dict(teacher.facts.recorded), teacher.facts.fingerprint_fields
+        is_float32 = fields["dtype"] == "float32"
+        limits = FLOAT32_LIMITS if is_float32 else BFLOAT16_LIMITS
+        reference = TransformersTeacher(model_dir, top_k=TOP_K, device=device, max_model_len=MAX_MODEL_LEN)
+        comparisons = []
+        for kind, dataset_dir in zip(("generated", "scored"), datasets, strict=True):
+            records = labelstore.open_dataset(dataset_dir)
+            figures = compare_with_reference(records, reference.full_logprobs, limits=limits)
+            comparisons.append(
+                Comparison(
+                    name=f"{name}, {fields['dtype']}, head {fields['head_dtype']}, {kind}",
+                    figures=figures,
+                    recorded=recorded,
+                    failures=figures.failures(limits),
+                )
+            )
+    return comparisons
+
+
+def write_results(comparisons: Sequence[Comparison], *, stem: str, command: str) -> None:
+    """Write a dated JSON file and its Markdown table."""
+    date = datetime.date.today().isoformat()
+    content = {
+        "date": date,
+        "command": command,
+        "commit": _output("git", "rev-parse", "HEAD"),
+        "machine": f"{platform.machine()}, {_processor()}",
+        "python": platform.python_version(),
+        "comparisons": [
+            {"name": one.name, **one.figures.to_json(), "recorded": one.recorded, "failures": one.failures}
+            for one in comparisons
+        ],
+    }
+    RESULTS_DIR.mkdir(exist_ok=True)
+    (RESULTS_DIR / f"{stem}-{date}.json").write_text(json.dumps(content, indent=1) + "\n")
+    table = format_figures([(one.name, one.figures) for one in comparisons])
+    (RESULTS_DIR / f"{stem}-{date}.md").write_text(
+        f"# Labels against the full softmax, {date}\n\n{table}\n\n"
+        f"vLLM {comparisons[0].recorded['vllm_version']}, runner {comparisons[0].recorded['vllm_runner']}, "
+        f"{comparisons[0].recorded['device']}; top-k {TOP_K}; reference: Transformers in float32 over the records' own "
+        f"`input_ids`.\nDifferences of log-probabilities are in nats: the largest among a label's candidates.\n"
+        f"Machine: {content['machine']}. Again with `{command}`.\n"
+    )
+
+
+def report(comparisons: Sequence[Comparison]) -> bool:
+    """Print the table and what fails; return whether all is right."""
+    print(format_figures([(one.name, one.figures) for one in comparisons]))
+    for one in comparisons:
+        for failure in one.failures:
+            print(f"✗ {one.name}: {failure}")
+    is_right = not any(one.failures for one in comparisons)
+    print("✓ all labels are right" if is_right else "✗ labels differ from the reference")
+    return is_right
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--teacher", action="append", choices=["smollm2", "gemma"], help="repeatable; both if not given"
+    )
+    parser.add_argument("--dtype")
+    parser.add_argument("--head-dtype")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/")
+    arguments = parser.parse_args()
+    comparisons = [
+        comparison
+        for name in arguments.teacher or ["smollm2", "gemma"]
+        for comparison in prove(name, dtype=arguments.dtype, head_dtype=arguments.head_dtype)
+    ]
+    if arguments.write:
+        write_results(comparisons, stem="parity", command="make parity")
+    sys.exit(not report(comparisons))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The real job from the shell: killed with SIGKILL, nothing of ours is left alive; run again, it is finished."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import labelstore
+from labelgen.teachers.engine_guard import MARK, EngineGuard, marked_processes
+from teachers import fetch_teacher
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def wait_for(condition: object, *, seconds: float) -> bool:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def marks_of(driver: int) -> set[str]:
+    """Return the marks of the living processes that were started by a driver."""
+    found = set()
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            for variable in environ.read_bytes().split(b"\0"):
+                if variable.startswith(f"{MARK}={driver}-".encode()):
+                    found.add(variable.decode().split("=", 1)[1])
+    return found
+
+
+def test_the_guard_kills_what_a_killed_driver_leaves() -> None:
+    # A grandchild in a session of its own, as an engine's worker is; no model needed.
+    code = (
+        "import subprocess, sys, time\n"
+        "from labelgen.teachers.engine_guard import EngineGuard\n"
+        "guard = EngineGuard()\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None and driver.stdout.readline() == "ready\n"
+    assert wait_for(lambda: marks_of(driver.pid), seconds=10)
+    (mark,) = marks_of(driver.pid)
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    assert wait_for(lambda: not marked_processes(mark), seconds=10), "a process outlives its driver"
+
+
+def test_closing_the_guard_kills_stragglers_and_unmarks_the_driver() -> None:
+    guard = EngineGuard()
+    mark = os.environ[MARK]
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    assert wait_for(lambda: marked_processes(mark), seconds=10)
+    guard.close()
+    assert child.wait() == -signal.SIGKILL
+    assert MARK not in os.environ and not marked_processes(mark)
+
+
+@contextlib.contextmanager
+def running(command: list[str], log_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(900)
+def test_a_killed_job_leaves_no_process_and_is_finished_by_the_same_command(tmp_path: Path) -> None:
+    source = tmp_path / "prompts.jsonl"
+    chats = (ROOT / "examples/prompts/chats.jsonl").read_text().splitlines()
+    bad = [json.dumps({"id": "question-00", "prompt": "other content"}), "{not json"]
+    source.write_text("\n".join([*chats, *bad]) + "\n")
+    out = tmp_path / "labels"
+    command = [sys.executable, "-m", "labelgen", "generate", str(source), "-o", str(out), "--block-size", "8"]
+    command += ["--teacher", str(fetch_teacher("smollm2")), "--max-tokens", "16", "--top-k", "16"]
+    command += ["--max-model-len", "512", "--responses", "4", "--json"]  # more than one engine-load
+    num_records = 4 * len(chats)
+    with running(command, tmp_path / "first.log") as process:
+        entries = out / ".labelgen/entries"
+        is_published = wait_for(
+            lambda: process.poll() is not None or (entries.is_dir() and any(entries.iterdir())), seconds=300
+        )
+        assert is_published and process.poll() is None, (tmp_path / "first.log").read_text()
+        (mark,) = marks_of(process.pid)
+        assert len(marked_processes(mark)) >= 1
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert wait_for(lambda: not marked_processes(mark), seconds=15), "the engine outlives its driver"
+    num_before = len(labelstore.open_dataset(out))
+    assert 0 < num_before < num_records and num_before % 32 == 0
+    with running(command, tmp_path / "second.log") as process:
+        assert process.wait(timeout=400) == 0, (tmp_path / "second.log").read_text()
+    summary = json.loads((tmp_path / "second.log").read_text().splitlines()[-1])
+    assert (summary["records"], summary["rejected"]) == (num_records, 2)
+    assert summary["new_records"] == num_records - num_before
+    assert labelstore.verify_dataset(out).findings == []
+    dataset = labelstore.open_dataset(out)
+    ids = [json.loads(line)["id"] for line in chats]
+    assert [record.record_id for record in dataset] == [f"{name}#{i}" for name in ids for i in range(4)]
+    rejected = [json.loads(line) for line in (out / ".labelgen/rejected.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in rejected] == [len(chats) + 1, len(chats) + 2]

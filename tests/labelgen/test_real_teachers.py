@@ -1,0 +1,229 @@
+"""The proof that labels are right, with vLLM and two real teachers, against the full softmax of a reference.
+
+Each teacher's engine is started once; all tests of this file share what it made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from check_teacher import check_teacher
+from parity import FLOAT32_LIMITS, ParityFigures, compare_with_reference, format_figures
+from parity_workload import label_workload
+
+import labelstore
+from labelgen.teachers.engine_settings import EngineSettings
+from labelgen.teachers.transformers_teacher import TransformersTeacher
+from labelgen.teachers.vllm_teacher import VLLMTeacher
+from labelstore.labels import Labels
+from labelstore.record import LabelRecord
+from teachers import fetch_teacher
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
+
+TOP_K = 64
+MAX_MODEL_LEN = 512
+ROWS = {"smollm2": 49_152, "gemma": 262_144}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """One teacher's labels, and the reference to compare them with."""
+
+    name: str
+    teacher: VLLMTeacher
+    reference: TransformersTeacher
+    generated_dir: Path
+    scored_dir: Path
+
+    @property
+    def generated(self) -> list[LabelRecord]:
+        return list(labelstore.open_dataset(self.generated_dir))
+
+    @property
+    def scored(self) -> list[LabelRecord]:
+        return list(labelstore.open_dataset(self.scored_dir))
+
+    def compare(self, records: list[LabelRecord]) -> ParityFigures:
+        return compare_with_reference(records, self.reference.full_logprobs)
+
+
+@pytest.fixture(scope="module", params=["smollm2", "gemma"])
+def proof(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proof]:
+    name = request.param
+    model_dir, work_dir = fetch_teacher(name), tmp_path_factory.mktemp(name)
+    settings = EngineSettings(max_model_len=MAX_MODEL_LEN)
+    with VLLMTeacher(
+        str(model_dir), top_k=TOP_K, settings=settings, log_path=work_dir / "engine.log", for_scoring=True
+    ) as teacher:
+        generated_dir, scored_dir = label_workload(teacher, name, work_dir=work_dir)
+        yield Proof(
+            name=name,
+            teacher=teacher,
+            reference=TransformersTeacher(str(model_dir), top_k=TOP_K, max_model_len=MAX_MODEL_LEN),
+            generated_dir=generated_dir,
+            scored_dir=scored_dir,
+        )
+
+
+def test_generated_labels_equal_the_references_softmax(proof: Proof, capsys: pytest.CaptureFixture[str]) -> None:
+    records = proof.generated
+    figures = proof.compare(records)
+    report(capsys, proof, "generated", figures)
+    assert figures.num_records == 24 and figures.num_positions > 500
+    assert figures.failures(FLOAT32_LIMITS) == []
+
+
+def test_scored_labels_equal_the_references_softmax(proof: Proof, capsys: pytest.CaptureFixture[str]) -> None:
+    records = proof.scored
+    figures = proof.compare(records)
+    report(capsys, proof, "scored", figures)
+    assert figures.num_positions > 1500
+    assert any(record.document_offset and record.document_offset > 400 for record in records), "no second window"
+    assert figures.failures(FLOAT32_LIMITS) == []
+
+
+def report(capsys: pytest.CaptureFixture[str], proof: Proof, kind: str, figures: ParityFigures) -> None:
+    with capsys.disabled():
+        print(f"\n{format_figures([(f'{proof.name}, {kind}', figures)])}")
+
+
+def test_datasets_are_sound_and_say_what_they_are(proof: Proof) -> None:
+    for root in (proof.generated_dir, proof.scored_dir):
+        report = labelstore.verify_dataset(root)
+        assert report.findings == []
+        header = labelstore.open_dataset(root).header
+        assert header.vocab_size == ROWS[proof.name]
+        recorded = labelstore.open_dataset(root).entries[0].recorded
+        assert recorded["engine"] == "vllm" and recorded["device"] == "cpu" and recorded["vllm_runner"] == "v1"
+    fields = labelstore.open_dataset(proof.generated_dir).header.fingerprint_fields
+    names = "weights adapter quantization dtype head_dtype kv_cache_dtype config_overrides tokenizer chat_template"
+    names += " chat_template_args stop_ids sampling run_seed selection max_model_len max_tokens"
+    for name in names.split():
+        assert name in fields, name
+    assert fields["dtype"] == fields["head_dtype"] == "float32"
+    assert fields["stop_ids"], "what ends a response is recorded"
+
+
+def test_ids_of_the_upper_half_of_a_large_vocabulary_occur(proof: Proof) -> None:
+    # Two peers cut ids to 17 bits. Where the vocabulary has more, such ids must be among the candidates.
+    highest = max(int(record.token_ids.max()) for record in [*proof.generated, *proof.scored])
+    assert highest < ROWS[proof.name]
+    if proof.name == "gemma":
+        above = np.concatenate([record.token_ids.reshape(-1) > 131_072 for record in proof.generated])
+        assert above.sum() > 100
+
+
+def test_the_prompt_part_is_what_the_tokenizers_own_template_gives(proof: Proof) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(fetch_teacher(proof.name)))
+    for record in proof.generated:
+        start = int(record.spans[0, 0])
+        if record.messages is not None:
+            encoded = tokenizer.apply_chat_template(
+                [{"role": m["role"], "content": m["content"]} for m in record.messages],
+                tokenize=True,
+                add_generation_prompt=True,
+            )
+            wanted = encoded["input_ids"]
+        else:
+            wanted = tokenizer(record.prompt)["input_ids"]
+            assert wanted[0] == tokenizer.bos_token_id and tokenizer.bos_token_id not in wanted[1:]
+        assert record.input_ids[:start].tolist() == wanted
+
+
+def test_a_response_keeps_its_end_exactly_if_the_teacher_wrote_it(proof: Proof) -> None:
+    stop_ids = set(proof.teacher.facts.stop_ids)
+    reasons = set()
+    for record in proof.generated:
+        response = record.input_ids[record.spans[0, 0] :].tolist()
+        assert (response[-1] in stop_ids) == (record.finish_reason == "stop")
+        assert not stop_ids & set(response[:-1])
+        reasons.add(record.finish_reason)
+        assert record.text is not None and "<|im_end|>" not in record.text
+    if proof.name == "smollm2":
+        assert reasons == {"stop", "length"}
+
+
+def test_vllm_keeps_the_protocol(proof: Proof) -> None:
+    check_teacher(proof.teacher, top_k=TOP_K, generates=True, tolerance_nats=1e-3)
+
+
+def test_transformers_keeps_the_protocol(proof: Proof) -> None:
+    check_teacher(proof.reference, top_k=TOP_K, generates=False, tolerance_nats=1e-4)
+
+
+# The same comparison must fail on damaged copies; if one passes, the proof is worthless.
+
+
+def cut(labels: Labels, start: int, stop: int, *, offset: int = 0) -> Labels:
+    """Return the labels [start, stop) of labels with constant K, moved by `offset` towards later tokens."""
+    take = slice(start - offset, stop - offset)
+    return Labels(
+        token_ids=labels.token_ids[take],
+        logprobs=labels.logprobs[take],
+        candidate_offsets=np.arange(stop - start + 1, dtype=np.int64) * TOP_K,
+        target_logprobs=labels.target_logprobs[take],
+        target_ranks=labels.target_ranks[take],
+        tail_mass=labels.tail_mass[take],
+    )
+
+
+def shifted(record: LabelRecord, offset: int) -> LabelRecord:
+    start, stop = record.spans[0].tolist()
+    spans = np.array([[start + 1, stop - 1]], dtype=np.int32)
+    return dataclasses.replace(record, spans=spans, labels=cut(record.labels, 1, stop - start - 1, offset=offset))
+
+
+@pytest.mark.parametrize("offset", [-1, 1])
+def test_labels_shifted_by_one_fail(proof: Proof, offset: int) -> None:
+    records = [record for record in proof.generated if len(record.labels) > 10][:4]
+    assert proof.compare([shifted(record, 0) for record in records]).failures(FLOAT32_LIMITS) == []
+    assert len(proof.compare([shifted(record, offset) for record in records]).failures(FLOAT32_LIMITS)) >= 5
+
+
+def test_ids_encoded_again_from_text_fail(proof: Proof) -> None:
+    damaged = []
+    for record in proof.generated:
+        start = int(record.spans[0, 0])
+        text = proof.teacher.tokenizer.decode(record.target_ids)
+        again = proof.teacher.tokenizer.encode_text(text, with_special_tokens=False)
+        count = min(len(again), len(record.labels))
+        if not np.array_equal(again, record.target_ids) and count:
+            input_ids = np.concatenate([record.input_ids[:start], again[:count]])
+            spans = np.array([[start, start + count]], dtype=np.int32)
+            labels = cut(record.labels, 0, count)
+            damaged.append(dataclasses.replace(record, input_ids=input_ids, spans=spans, labels=labels))
+    assert damaged, "no record whose text encodes to other ids"
+    assert proof.compare(damaged).failures(FLOAT32_LIMITS)
+
+
+def test_logprobs_after_temperature_fail(proof: Proof) -> None:
+    def heated(record: LabelRecord) -> LabelRecord:
+        full = proof.reference.full_logprobs(record.input_ids)[record.positions - 1] / 0.9
+        full -= np.log(np.exp(full.astype(np.float64)).sum(axis=1, keepdims=True)).astype(np.float32)
+        logprobs = np.take_along_axis(full, record.token_ids.astype(np.int64), axis=1)
+        logprobs = -np.sort(-logprobs, axis=1)
+        return dataclasses.replace(record, labels=dataclasses.replace(record.labels, logprobs=logprobs))
+
+    assert proof.compare([heated(record) for record in proof.generated[:4]]).failures(FLOAT32_LIMITS)
+
+
+def test_candidates_of_two_records_swapped_fail(proof: Proof) -> None:
+    one, other = [record for record in proof.generated if len(record.labels) > 10][:2]
+    count = min(len(one.labels), len(other.labels))
+
+    def with_labels_of(record: LabelRecord, source: LabelRecord) -> LabelRecord:
+        start = int(record.spans[0, 0])
+        spans = np.array([[start, start + count]], dtype=np.int32)
+        return dataclasses.replace(record, spans=spans, labels=cut(source.labels, 0, count))
+
+    assert proof.compare([with_labels_of(one, one), with_labels_of(other, other)]).failures(FLOAT32_LIMITS) == []
+    swapped = [with_labels_of(one, other), with_labels_of(other, one)]
+    assert len(proof.compare(swapped).failures(FLOAT32_LIMITS)) >= 5
