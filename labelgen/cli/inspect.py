@@ -14,7 +14,9 @@ __all__ = ["inspect"]
 @click.option("--record", metavar="N|ID", help="Show one record: its number (from 0) or its id.")
 @click.option("--positions", type=int, default=6, show_default=True, help="With --record: positions shown in detail.")
 @click.option("--candidates", type=int, default=5, show_default=True, help="With --record: candidates at a position.")
-@click.option("--tokenizer", metavar="MODEL", help="Folder of the teacher's tokenizer.  [default: where it was]")
+@click.option(
+    "--tokenizer", metavar="MODEL", help="Folder or hub name of the teacher's tokenizer.  [default: the teacher]"
+)
 @json_option
 def inspect(
     dataset: str, record: str | None, positions: int, candidates: int, tokenizer: str | None, as_json: bool

@@ -23,7 +23,7 @@ def load_token_text(header: Header, tokenizer: str | None) -> TokenText:
 
     location = tokenizer or header.teacher
     try:
-        loaded = HFTokenizer(location)  # a folder, or a hub name, of which only the tokenizer is fetched
+        loaded = HFTokenizer(location, may_download=tokenizer is not None)
     except (ImportError, ValueError):
         if tokenizer is not None:
             raise

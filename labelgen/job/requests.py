@@ -82,8 +82,8 @@ class PromptRequests:
         assert prompt.text is not None, "a prompt to score has a text"
         document_ids = self.tokenizer.encode_text(prompt.text, with_special_tokens=False)
         lead_ids = self.tokenizer.lead_ids
-        if len(document_ids) + len(lead_ids) < 2:
-            raise ValueError("the text has one token, and nothing before it that a label could be given")
+        if len(document_ids) < (1 if len(lead_ids) else 2):
+            raise ValueError(f"the text has {len(document_ids)} tokens, none of them with a token before it")
         # One token less than the context: the engine generates one, which is thrown away.
         max_tokens = self.facts.max_model_len - 1
         for window in cut_windows(document_ids, lead_ids=lead_ids, max_tokens=max_tokens):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -72,16 +73,22 @@ def parse_row(row: object, *, task: Task, source: str, line: int, columns: Seque
     prompt_id = row.get("id")
     if prompt_id is not None and (isinstance(prompt_id, bool) or not isinstance(prompt_id, str | int)):
         return refuse(f"'id' must be a string or an integer, got {type(prompt_id).__name__}")
+    if isinstance(prompt_id, str) and (problem := _surrogate_problem("id", prompt_id)) is not None:
+        return refuse(problem)
     missing = [name for name in columns if name not in row]
     if missing:
         return refuse(f"column {missing[0]!r} is to be kept, but the row has none")
+    try:
+        kept = json.loads(json.dumps({name: row[name] for name in columns}, default=str, allow_nan=False))
+    except ValueError:
+        return refuse(f"a column to be kept holds NaN or infinity, which JSON cannot: {', '.join(columns)}")
     fields = {given[0]: content}
     content_hash = _content_hash(fields.get("prompt"), fields.get("messages"), fields.get("text"))
     return Prompt(
         prompt_id=content_hash[:16] if prompt_id is None or prompt_id == "" else str(prompt_id),
         source=source,
         line=line,
-        kept={name: row[name] for name in columns},
+        kept=kept,
         **fields,
     )
 
@@ -109,8 +116,10 @@ def _content_problem(name: str, content: object) -> str | None:
 
 
 def _text_problem(name: str, text: str) -> str | None:
-    if not text:
-        return f"{name!r} is empty"
+    return f"{name!r} is empty" if not text else _surrogate_problem(name, text)
+
+
+def _surrogate_problem(name: str, text: str) -> str | None:
     try:
         text.encode()
     except UnicodeEncodeError:

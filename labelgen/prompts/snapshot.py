@@ -250,7 +250,7 @@ def _to_row(prompt: Prompt) -> dict[str, Any]:
         "prompt": prompt.prompt,
         "messages": None if prompt.messages is None else json.dumps(prompt.messages),
         "text": prompt.text,
-        "kept": json.dumps(dict(prompt.kept), default=str) if prompt.kept else None,
+        "kept": json.dumps(dict(prompt.kept)) if prompt.kept else None,
     }
 
 

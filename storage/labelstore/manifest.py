@@ -5,7 +5,6 @@ It can always be made again from the header and the entries. Where an entry is n
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 from labelstore.entry import ENTRIES_DIR, Entry, read_entries, total_counts
@@ -14,7 +13,7 @@ from labelstore.header import HEADER_NAME, Header
 from labelstore.sealed_json import seal, unseal
 from labelstore.store import ReadableStore
 
-__all__ = ["MANIFEST_NAME", "Manifest", "read_contents"]
+__all__ = ["MANIFEST_NAME", "Manifest", "read_contents", "read_manifest"]
 
 MANIFEST_NAME = "manifest.json"
 
@@ -56,29 +55,39 @@ class Manifest:
         )
 
 
+def read_manifest(store: ReadableStore) -> Manifest | None:
+    """Return the manifest; None if there is none.
+
+    Raises:
+        DamagedDatasetError, FormatVersionError: as `Manifest.from_bytes`.
+    """
+    try:
+        data = store.read(MANIFEST_NAME)
+    except FileNotFoundError:
+        return None
+    return Manifest.from_bytes(data, origin=f"{store}/{MANIFEST_NAME}")
+
+
 def read_contents(store: ReadableStore) -> Manifest:
     """Return what a dataset holds now: its entries where they are at hand, else its manifest.
 
     Raises:
         NotADatasetError: there is neither.
-        DamagedDatasetError: header, entries or manifest are damaged, or contradict each other.
+        DamagedDatasetError: what is read of them is damaged, or contradicts itself.
     """
-    manifest: Manifest | None = None
-    with contextlib.suppress(FileNotFoundError):
-        manifest = Manifest.from_bytes(store.read(MANIFEST_NAME), origin=f"{store}/{MANIFEST_NAME}")
     try:
         header = Header.from_bytes(store.read(HEADER_NAME), origin=f"{store}/{HEADER_NAME}")
     except FileNotFoundError:
-        if manifest is None:
+        if (manifest := read_manifest(store)) is None:
             raise NotADatasetError(
                 f"{store}: is no label dataset, it has neither {MANIFEST_NAME} nor {HEADER_NAME}"
             ) from None
         return manifest
-    entries = read_entries(store)
-    if manifest is not None and manifest.header.fingerprint != header.fingerprint:
-        raise DamagedDatasetError(f"{store}: {MANIFEST_NAME} and {HEADER_NAME} have different fingerprints")
-    if manifest is not None and not store.names(ENTRIES_DIR):
+    if not store.names(ENTRIES_DIR) and (manifest := read_manifest(store)) is not None:
+        if manifest.header.fingerprint != header.fingerprint:
+            raise DamagedDatasetError(f"{store}: {MANIFEST_NAME} and {HEADER_NAME} have different fingerprints")
         return manifest  # a copy that took the header along, but not the entries
+    entries = read_entries(store)
     for block, entry in entries.items():
         if entry.fingerprint != header.fingerprint:
             raise DamagedDatasetError(f"{store}: block {block} has another fingerprint than {HEADER_NAME}")

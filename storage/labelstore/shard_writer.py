@@ -43,13 +43,13 @@ class ShardWriter:
         self._path = path
         self._codec = codec
         self._vocab_size = vocab_size
-        metadata = {
+        self._metadata = {
             "labelstore.format_version": str(FORMAT_VERSION),
             "labelstore.codec": codec.name,
             "labelstore.fingerprint": fingerprint,
             "labelstore.vocab_size": str(vocab_size),
         }
-        self._schema = pa.schema([*HARD_FIELDS, *codec.fields], metadata=metadata)
+        self._schema = pa.schema([*HARD_FIELDS, *codec.fields])
         self._pending: list[LabelRecord] = []
         self._pending_candidates = 0
         self._row_group_records: list[int] = []
@@ -61,6 +61,7 @@ class ShardWriter:
             compression="zstd",
             compression_level=_ZSTD_LEVEL,
             use_dictionary=["prompt_id", "finish_reason", "spans.list.element.kind", "messages.list.element.role"],
+            column_encoding=dict(codec.parquet_encodings),
             write_statistics=["prompt_id"],
             write_page_checksum=True,
             store_schema=False,
@@ -131,6 +132,7 @@ class ShardWriter:
 
     def _finish(self) -> None:
         self._flush()
+        self._parquet.add_key_value_metadata(self._metadata)
         self._parquet.close()
         sealed = seal_shard(self._path, num_hard=len(HARD_FIELDS))
         self._finished = _Finished(sealed=sealed, row_group_records=tuple(self._row_group_records), counts=self._counts)

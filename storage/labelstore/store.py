@@ -124,7 +124,10 @@ class LocalStore:
 
     def _made_parent(self, name: str) -> Path:
         path = self.root / name
+        missing = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            _sync_folder(folder.parent)
         return path
 
 

@@ -13,7 +13,7 @@ from labelstore.codecs import CODECS
 from labelstore.entry import LabelCounts, ShardEntry
 from labelstore.errors import DamagedDatasetError, StorageError
 from labelstore.header import Header
-from labelstore.manifest import MANIFEST_NAME, Manifest, read_contents
+from labelstore.manifest import MANIFEST_NAME, Manifest, read_contents, read_manifest
 from labelstore.record import LabelRecord
 from labelstore.record_checks import TARGET_TOLERANCE_NATS, find_problems
 from labelstore.shard_reader import ShardReader
@@ -78,9 +78,12 @@ def verify_dataset(location: str | Path) -> VerifyReport:
 
 def _check_manifest(store: ReadableStore, contents: Manifest) -> Iterator[Finding]:
     try:
-        manifest = Manifest.from_bytes(store.read(MANIFEST_NAME), origin=MANIFEST_NAME)
-    except (FileNotFoundError, StorageError):
-        return  # a job that has not finished has none; a damaged one was found before
+        manifest = read_manifest(store)
+    except StorageError as error:
+        yield Finding(file=MANIFEST_NAME, message=f"{error}; 'labelgen finish' makes it again")
+        return
+    if manifest is None:
+        return  # a job that has not finished has none
     entries = {(entry.block, entry.generation): entry for entry in contents.entries}
     if manifest.header != contents.header:
         yield Finding(file=MANIFEST_NAME, message="its header is not the one in .labelgen/header.json")

@@ -49,6 +49,7 @@ def test_ids_may_be_integers_and_columns_are_kept() -> None:
         ({"messages": [{"role": "\udc00", "content": "x"}]}, "generate", "half of a surrogate pair"),
         ({"id": True, "prompt": "hi"}, "generate", "'id' must be a string or an integer, got bool"),
         ({"id": [1], "prompt": "hi"}, "generate", "'id' must be a string or an integer, got list"),
+        ({"id": "\ud800", "prompt": "hi"}, "generate", "'id' holds half of a surrogate pair"),
         ([1], "generate", "a row must be an object, got list"),
         ("hi", "generate", "a row must be an object, got str"),
     ],
@@ -62,6 +63,11 @@ def test_a_bad_row_says_why(row: object, task: Task, reason: str) -> None:
 def test_a_missing_column_is_a_reject() -> None:
     reject = parsed({"prompt": "a"}, columns=("topic",))
     assert isinstance(reject, Reject) and "column 'topic' is to be kept" in reject.reason
+
+
+def test_a_kept_column_must_be_json_to_come_back_as_it_was() -> None:
+    reject = parsed({"prompt": "a", "x": float("nan")}, columns=("x",))
+    assert isinstance(reject, Reject) and "holds NaN or infinity" in reject.reason
 
 
 def test_bad_lines_do_not_end_the_reading(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_the_models_sampling_gives_way_to_options_and_origins_are_known() -> Non
     assert origins["temperature"] == "option"
     assert origins["top_p"] == "generation_config"
     assert origins["min_p"] == "neutral"
+    assert fingerprint(sampling=SamplingChoice(temperature=1)) == fingerprint(sampling=SamplingChoice(temperature=1.0))
     assert SamplingChoice().resolve({"top_k": -1})[0].top_k == 0  # vLLM's way to say that it is off
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import labelstore
 from labelstore.codecs import codec_named
-from labelstore.dataset_writer import DatasetWriter
+from labelstore.dataset_writer import DatasetWriter, finish_dataset
 from labelstore.shard_writer import ShardWriter
 from make_records import make_dataset, make_record
 
@@ -45,6 +45,25 @@ def test_messages_with_tools_and_parts_come_back_whole(tmp_path: Path) -> None:
     dataset = labelstore.open_dataset(tmp_path)
     assert dataset[0].messages == messages
     assert dataset[1].messages is None and dataset[1].prompt == "text" and dataset[1].span_kinds == ("answer",)
+
+
+def test_a_lone_shard_says_what_it_is(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    root = make_dataset(tmp_path)
+    metadata = pq.read_metadata(sorted((root / "data").iterdir())[0]).metadata
+    assert metadata[b"labelstore.codec"] == b"open" and metadata[b"labelstore.vocab_size"] == b"500"
+    fingerprint = labelstore.open_dataset(root).header.fingerprint
+    assert metadata[b"labelstore.fingerprint"] == fingerprint.encode()
+
+
+def test_a_damaged_manifest_does_not_keep_the_entries_from_being_read(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    (root / "manifest.json").write_text("{")
+    assert len(labelstore.open_dataset(root)) == 6
+    assert "'labelgen finish' makes it again" in str(labelstore.verify_dataset(root).findings[0])
+    finish_dataset(root)
+    assert labelstore.verify_dataset(root).is_sound
 
 
 def test_an_index_gives_what_iteration_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

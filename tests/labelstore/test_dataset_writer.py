@@ -132,6 +132,10 @@ def test_a_withdrawn_entry_gives_way_to_the_next_generation(tmp_path: Path) -> N
     make_dataset(tmp_path)
     (tmp_path / ".labelgen/entries/000001.0.withdrawn").write_bytes(b"")
     assert [record.prompt_id for record in labelstore.open_dataset(tmp_path)] == ["prompt-0", "prompt-1", "prompt-2"]
+    writer = DatasetWriter(tmp_path, make_header(), codec=codec_named("open"))
+    assert writer.publish_block("000001", [make_record(9)], num_prompts=1, num_rejected=0, recorded={})
+    assert (tmp_path / ".labelgen/entries/000001.1.json").exists()
+    assert labelstore.open_dataset(tmp_path)[3].prompt_id == "prompt-9"
 
 
 def test_a_disk_without_hard_links_keeps_exclusiveness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -27,6 +27,10 @@ class Codec(Protocol):
     @property
     def logprob_tolerance(self) -> float:
         """By how many nats a logprob may differ after a round trip."""
+
+    @property
+    def parquet_encodings(self) -> Mapping[str, str]:
+        """The Parquet encodings of its columns, by path, where they are not PLAIN."""
 
     @property
     def fields(self) -> Sequence[pa.Field]: ...

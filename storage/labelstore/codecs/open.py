@@ -5,8 +5,8 @@ R records, N labels, C candidates in a row group. Layout: FORMAT.md, "The codec 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,9 @@ class OpenCodec:
 
     name = "open"
     logprob_tolerance = 0.0  # nats
+    # 174 bytes a label instead of 226 at K = 64 (zstd-9, SmolLM2, benchmarks/results/open-encodings-2026-11-24.md). Ids
+    # would gain 12 bytes, but fewer readers know the encoding for integers.
+    parquet_encodings: ClassVar[Mapping[str, str]] = {"logprobs.list.element.list.element": "BYTE_STREAM_SPLIT"}
     fields = (
         pa.field("target_logprobs", _FLOATS, nullable=False),
         pa.field("target_ranks", _INTS, nullable=False),
