@@ -21,7 +21,7 @@ class TerminalWatcher:
         self._console = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._last_line = time.monotonic()
+        self._last_line: float | None = None
 
     def __enter__(self) -> TerminalWatcher:
         return self
@@ -36,6 +36,8 @@ class TerminalWatcher:
     def advance(self, progress: RunProgress, /) -> None:
         if self._console.is_terminal:
             self._show_bar(progress)
+        elif self._last_line is None:
+            self._last_line = time.monotonic()
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             self._console.print(

@@ -40,7 +40,7 @@ def print_summary(summary: RunSummary, *, as_json: bool) -> None:
         "finished by": _reasons(summary.counts),
     }
     if summary.num_new_labels:
-        rows["speed"] = f"{summary.labels_per_second:,.0f} labels/s over {summary.seconds:,.1f} s"
+        rows["speed"] = f"{summary.labels_per_second:,.0f} labelled tokens/s over {summary.seconds:,.1f} s"
     if summary.num_rejected:
         rows["rejected"] = f"{summary.num_rejected:,} (see .labelgen/rejected.jsonl)"
     _print_rows(str(summary.output_dir), rows)
