@@ -78,7 +78,7 @@ def resolve_engine(model_dir: Path, settings: EngineSettings, *, top_k: int, for
 
 
 def gather_facts(
-    name: str, model_dir: Path, settings: EngineSettings, *, config: Any, tokenizer: HFTokenizer
+    name: str, model_dir: Path, settings: EngineSettings, *, config: Any, tokenizer: HFTokenizer, capture: str
 ) -> TeacherFacts:
     """Return what is known of a teacher from its files and its resolved configuration."""
     model, parallel = config.model_config, config.parallel_config
@@ -113,7 +113,7 @@ def gather_facts(
             "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
             "prefix_caching": bool(config.cache_config.enable_prefix_caching),
             "speculative_decoding": config.speculative_config is not None,
-            "capture": "flat_logprobs",
+            "capture": capture,
         },
     )
 

@@ -1,8 +1,17 @@
-"""From vLLM's flat log-probabilities to labels. The only place that knows in which order vLLM gives them."""
+"""From vLLM's log-probabilities to labels. The only file that knows in which order vLLM gives them.
+
+For each position vLLM gives W = K + 1 entries: the target's (the sampled or the prompt's token) first, then the top K,
+among which the target stands again if it is one of them; and the target's rank. P positions.
+
+Two ways to them: as arrays, collected where the engine core hands them over (no Python object per candidate), and as
+vLLM's flat lists, where another version's internals are not what is known here.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +19,14 @@ from numpy.typing import NDArray
 from labelgen.teachers.teacher import EngineError
 from labelstore.labels import Labels, top_k_labels
 
-__all__ = ["labels_of"]
+__all__ = ["ARRAYS_KEY", "CapturedLogprobs", "Positions", "capture_arrays", "labels_of", "positions_of"]
+
+ARRAYS_KEY = "labelgen_arrays"  # in a request's extra_args: collect its log-probabilities as arrays
+_PENDING_STEPS = 64
 
 
 class FlatLogprobs(Protocol):
-    """vLLM's own class (vllm.logprobs, 0.32): for each position K + 1 entries, the target's first, then the top K."""
+    """vLLM's own class (vllm.logprobs, 0.32)."""
 
     start_indices: list[int]
     end_indices: list[int]
@@ -23,34 +35,152 @@ class FlatLogprobs(Protocol):
     ranks: list[int | None]
 
 
-def labels_of(flat: FlatLogprobs, targets: NDArray[np.int32], *, top_k: int, skip: int) -> Labels:
-    """Return the labels of `targets` [N]; the first `skip` positions of `flat` are left out.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Positions:
+    """What vLLM gave for P positions."""
 
-    A position's first entry is the target with its rank, and the target stands among the top K again if it is one of
-    them.
+    token_ids: NDArray[np.int32]  # [P, W]
+    logprobs: NDArray[np.float32]  # [P, W], nats
+    ranks: NDArray[np.int32]  # [P], the target's
+
+
+class CapturedLogprobs:
+    """Collects a request's positions as they come, a few at a time.
+
+    What comes is a view of the step's message for all requests, which a slow request would keep alive; so it is copied,
+    _PENDING_STEPS at a time, because joining many small arrays costs little more than joining one.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        self._joined: list[Positions] = []
+
+    def append(self, token_ids: NDArray[Any], logprobs: NDArray[Any], ranks: NDArray[Any]) -> None:
+        """Add positions: [P, W], [P, W], [P]."""
+        self._pending.append((token_ids, logprobs, ranks))
+        if len(self._pending) >= _PENDING_STEPS:
+            self._join_pending()
+
+    def positions(self, *, skip: int = 0) -> Positions:
+        """Return all but the first `skip` positions; at least one must have been added."""
+        self._join_pending()
+        if len(self._joined) > 1:
+            parts = [(part.token_ids, part.logprobs, part.ranks) for part in self._joined]
+            self._joined = [_join(parts)]
+        (whole,) = self._joined
+        return Positions(token_ids=whole.token_ids[skip:], logprobs=whole.logprobs[skip:], ranks=whole.ranks[skip:])
+
+    def _join_pending(self) -> None:
+        if self._pending:
+            self._joined.append(_join(self._pending))
+            self._pending = []
+
+
+def _join(parts: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> Positions:
+    token_ids, logprobs, ranks = zip(*parts, strict=True)
+    return Positions(
+        token_ids=np.concatenate(token_ids, dtype=np.int32, casting="same_kind"),
+        logprobs=np.concatenate(logprobs, dtype=np.float32, casting="same_kind"),
+        ranks=np.concatenate(ranks, dtype=np.int32, casting="same_kind"),
+    )
+
+
+def capture_arrays() -> bool:
+    """Make vLLM collect arrays for the requests that ask for it with ARRAYS_KEY; False where that is not possible.
+
+    The request's output then holds `CapturedLogprobs` where it would hold flat lists. Other users of vLLM in this
+    process are left as they are. What is needed of vLLM is looked at, not its version.
+    """
+    try:
+        from vllm.v1.engine import output_processor
+        from vllm.v1.engine.logprobs import LogprobsProcessor
+    except ImportError:
+        return False
+    needed = ("from_new_request", "_update_sample_logprobs", "_update_prompt_logprobs")
+    if not all(hasattr(LogprobsProcessor, name) for name in needed):
+        return False
+    if getattr(output_processor, "LogprobsProcessor", None) is not LogprobsProcessor:
+        return hasattr(output_processor, "LogprobsProcessor") and _is_ours(output_processor.LogprobsProcessor)
+    output_processor.LogprobsProcessor = _array_processor(LogprobsProcessor)
+    return True
+
+
+def positions_of(given: CapturedLogprobs | FlatLogprobs, *, top_k: int, prompt_skip: int | None = None) -> Positions:
+    """Return the positions of a finished request, whichever way they were collected.
+
+    `prompt_skip` is for a prompt's: how many of its positions are left out. The first one is that of token 1.
+
+    Raises:
+        EngineError: they are not of the shape that is known: this vLLM version is not supported.
+    """
+    if isinstance(given, CapturedLogprobs):
+        return given.positions(skip=prompt_skip or 0)
+    width = top_k + 1
+    skip = 0 if prompt_skip is None else prompt_skip + 1  # a prompt's flat lists begin with an empty entry for token 0
+    starts, stops = np.array(given.start_indices[skip:]), np.array(given.end_indices[skip:])
+    if (stops - starts != width).any():
+        raise _unknown_shape(f"positions of {sorted(set((stops - starts).tolist()))} entries", width)
+    first = int(starts[0]) if len(starts) else 0
+    last = first + len(starts) * width
+    return Positions(
+        token_ids=np.array(given.token_ids[first:last], dtype=np.int32).reshape(-1, width),
+        logprobs=np.array(given.logprobs[first:last], dtype=np.float32).reshape(-1, width),
+        ranks=np.array(given.ranks[first:last:width], dtype=np.int32),
+    )
+
+
+def labels_of(positions: Positions, targets: NDArray[np.int32], *, top_k: int) -> Labels:
+    """Return the labels of `targets` [N], one for each position.
 
     Raises:
         ValueError: the engine gave NaN or infinite log-probabilities.
-        EngineError: the entries are not about these targets: vLLM's order has changed, labels would be wrong.
+        EngineError: the positions are not about these targets: vLLM's order has changed, labels would be wrong.
     """
-    starts = np.array(flat.start_indices[skip:], dtype=np.int64)
-    stops = np.array(flat.end_indices[skip:], dtype=np.int64)
-    num_labels, width = len(targets), top_k + 1
-    if len(starts) != num_labels or (stops - starts != width).any():
-        raise EngineError(
-            f"vLLM gave {len(starts)} positions of {sorted(set((stops - starts).tolist()))} entries for "
-            f"{num_labels} tokens, wanted {width} entries each; this vLLM version is not supported"
-        )
-    first = int(starts[0]) if num_labels else 0
-    last = first + num_labels * width
-    token_ids = np.array(flat.token_ids[first:last], dtype=np.int32).reshape(num_labels, width)
-    logprobs = np.array(flat.logprobs[first:last], dtype=np.float32).reshape(num_labels, width)
-    ranks = np.array(flat.ranks[first:last:width], dtype=np.int32)
-    if not np.array_equal(token_ids[:, 0], targets):
+    if positions.token_ids.shape != (len(targets), top_k + 1):
+        raise _unknown_shape(f"entries {positions.token_ids.shape} for {len(targets)} tokens", top_k + 1)
+    if not np.array_equal(positions.token_ids[:, 0], targets):
         raise EngineError("vLLM's log-probabilities are about other tokens than its text; labels would be shifted")
+    logprobs = np.minimum(positions.logprobs, 0.0)  # a float32 softmax of a sure thing can round to above 0
     return top_k_labels(
-        token_ids=token_ids[:, 1:].copy(),
-        logprobs=np.minimum(logprobs[:, 1:], 0.0),  # a float32 softmax of a sure thing can round to above 0
-        target_logprobs=np.minimum(logprobs[:, 0], 0.0),
-        target_ranks=ranks,
+        token_ids=positions.token_ids[:, 1:].copy(),
+        logprobs=logprobs[:, 1:].copy(),
+        target_logprobs=logprobs[:, 0].copy(),
+        target_ranks=positions.ranks.copy(),
     )
+
+
+def _unknown_shape(got: str, width: int) -> EngineError:
+    return EngineError(f"vLLM gave {got}, wanted {width} entries at each; this vLLM version is not supported")
+
+
+def _is_ours(processor: Any) -> bool:
+    return getattr(processor, "collects_arrays", False) is True
+
+
+def _array_processor(base: Any) -> Any:
+    """Return vLLM's LogprobsProcessor with arrays in place of lists for the requests that ask for them."""
+
+    class ArrayLogprobsProcessor(base):  # type: ignore[misc]
+        collects_arrays = True
+
+        @classmethod
+        def from_new_request(cls, tokenizer: Any, request: Any) -> Any:
+            asked = (request.sampling_params.extra_args or {}).get(ARRAYS_KEY, False)
+            if not asked:
+                return base.from_new_request(tokenizer, request)
+            processor = super().from_new_request(tokenizer, request)
+            if processor.logprobs is not None:
+                processor.logprobs = CapturedLogprobs()
+            if processor.prompt_logprobs is not None:
+                processor.prompt_logprobs = CapturedLogprobs()
+            return processor
+
+        def _update_sample_logprobs(self, logprobs_lists: Sequence[Any]) -> None:
+            token_ids, logprobs, ranks, *_ = logprobs_lists
+            self.logprobs.append(token_ids, logprobs, ranks)
+
+        def _update_prompt_logprobs(self, prompt_logprobs_tensors: Sequence[Any]) -> None:
+            token_ids, logprobs, ranks, *_ = prompt_logprobs_tensors
+            self.prompt_logprobs.append(np.asarray(token_ids), np.asarray(logprobs), np.asarray(ranks))
+
+    return ArrayLogprobsProcessor

@@ -17,7 +17,7 @@ from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.model_files import find_model_dir
 from labelgen.teachers.teacher import Answer, EngineError, GenerateRequest, Refusal, Request, ScoreRequest, TeacherFacts
 from labelgen.teachers.vllm_config import check_vllm_installed, gather_facts, refusals, resolve_engine
-from labelgen.teachers.vllm_logprobs import labels_of
+from labelgen.teachers.vllm_logprobs import ARRAYS_KEY, capture_arrays, labels_of, positions_of
 
 __all__ = ["VLLMTeacher"]
 
@@ -33,10 +33,12 @@ class VLLMTeacher:
         settings: EngineSettings,
         log_path: Path,
         for_scoring: bool = False,
+        use_arrays: bool = True,
     ) -> None:
         """Resolve what the engine will run, without starting it. Its output goes to `log_path`.
 
         `for_scoring` bounds the tokens of a step: prompt log-probabilities need rows of the whole vocabulary for each.
+        `use_arrays=False` takes vLLM's flat lists, as where its internals are not known.
 
         Raises:
             ImportError: vLLM is missing, or installed twice; the message gives the pip line.
@@ -57,7 +59,11 @@ class VLLMTeacher:
                 )
             except refusals() as error:
                 raise ValueError(f"--teacher {teacher}: vLLM cannot run it: {_first_line(error)}") from error
-            self._facts = gather_facts(teacher, model_dir, settings, config=self._config, tokenizer=self._tokenizer)
+            self._uses_arrays = use_arrays and capture_arrays()
+            capture = "arrays" if self._uses_arrays else "flat_logprobs"
+            self._facts = gather_facts(
+                teacher, model_dir, settings, config=self._config, tokenizer=self._tokenizer, capture=capture
+            )
         if not 1 <= top_k <= self._facts.vocab_size:
             raise ValueError(f"--top-k must be between 1 and the teacher's {self._facts.vocab_size} rows, got {top_k}")
 
@@ -182,6 +188,7 @@ class VLLMTeacher:
             max_tokens=request.max_tokens,
             logprobs=self._top_k,
             flat_logprobs=True,
+            extra_args={ARRAYS_KEY: self._uses_arrays},
             detokenize=bool(stop),  # stop strings need text; without them the ids are enough
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -195,6 +202,7 @@ class VLLMTeacher:
             temperature=0.0,
             prompt_logprobs=self._top_k,
             flat_logprobs=True,
+            extra_args={ARRAYS_KEY: self._uses_arrays},
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -207,17 +215,20 @@ class VLLMTeacher:
         try:
             if isinstance(request, ScoreRequest):
                 first = request.first_label
-                targets = request.input_ids[first:]
-                labels = labels_of(output.prompt_logprobs, targets, top_k=self._top_k, skip=first)
+                positions = positions_of(output.prompt_logprobs, top_k=self._top_k, prompt_skip=first - 1)
                 return Answer(
-                    request_id=request.request_id, input_ids=request.input_ids, first_label=first, labels=labels
+                    request_id=request.request_id,
+                    input_ids=request.input_ids,
+                    first_label=first,
+                    labels=labels_of(positions, request.input_ids[first:], top_k=self._top_k),
                 )
             response_ids = np.array(completion.token_ids, dtype=np.int32)
+            positions = positions_of(completion.logprobs, top_k=self._top_k)
             return Answer(
                 request_id=request.request_id,
                 input_ids=np.concatenate([request.prompt_ids, response_ids]),
                 first_label=len(request.prompt_ids),
-                labels=labels_of(completion.logprobs, response_ids, top_k=self._top_k, skip=0),
+                labels=labels_of(positions, response_ids, top_k=self._top_k),
                 finish_reason=completion.finish_reason,
                 text=completion.text if request.sampling.stop else None,
             )

@@ -1,0 +1,118 @@
+"""What a captured candidate costs the driver: vLLM's dicts, its flat lists, and arrays; from engine output to labels.
+
+python benchmarks/capture_cost.py [--write]      # no model; vLLM's own classes, fed with one position a step
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from labelgen.teachers.vllm_logprobs import ARRAYS_KEY, capture_arrays, labels_of, positions_of
+
+RESULTS_DIR = Path(__file__).resolve().parent / "results"
+TOP_KS = (16, 64, 128, 256)
+NUM_POSITIONS = 256  # of one response
+NUM_ROUNDS = 7
+
+
+def make_steps(top_k: int) -> tuple[list[Any], np.ndarray[Any, np.dtype[np.int32]]]:
+    """Return what the engine core hands over for one response, and the response's ids."""
+    from vllm.v1.outputs import LogprobsLists
+
+    rng = np.random.default_rng(top_k)
+    ids = np.stack([rng.choice(50_000, top_k + 1, replace=False) for _ in range(NUM_POSITIONS)]).astype(np.int32)
+    logprobs = -np.sort(rng.exponential(5, (NUM_POSITIONS, top_k + 1)), axis=1).astype(np.float32) - 5
+    logprobs[:, 0] = -30.0
+    ranks = rng.integers(top_k + 1, 50_000, NUM_POSITIONS).astype(np.int32)
+    slices = [slice(i, i + 1) for i in range(NUM_POSITIONS)]
+    return [LogprobsLists(ids[part], logprobs[part], ranks[part]) for part in slices], ids[:, 0].copy()
+
+
+def capture(steps: list[Any], *, top_k: int, path: str) -> Any:
+    """Collect a response's log-probabilities the way a path does."""
+    from vllm import SamplingParams
+    from vllm.v1.engine import output_processor
+
+    parameters = SamplingParams(
+        logprobs=top_k, flat_logprobs=path != "dicts", extra_args={ARRAYS_KEY: True} if path == "arrays" else None
+    )
+    request = SimpleNamespace(sampling_params=parameters)
+    processor = output_processor.LogprobsProcessor.from_new_request(None, request)
+    for step in steps:
+        processor._update_sample_logprobs(step)
+    return processor.logprobs
+
+
+def measure(work: Callable[[], object]) -> list[float]:
+    """Return the seconds of several calls, after one to warm up."""
+    work()
+    times = []
+    for _ in range(NUM_ROUNDS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/capture-cost-<date>.{json,md}")
+    arguments = parser.parse_args()
+    if not capture_arrays():
+        raise SystemExit("this vLLM's internals are not what the array path knows")
+    rows = []
+    for top_k in TOP_KS:
+        steps, targets = make_steps(top_k)
+        row: dict[str, Any] = {"top_k": top_k}
+        for path in ("dicts", "flat", "arrays"):
+
+            def work(path: str = path, top_k: int = top_k, steps: list[Any] = steps, targets: Any = targets) -> None:
+                captured = capture(steps, top_k=top_k, path=path)
+                if path != "dicts":  # nobody makes labels of dicts: this is vLLM's part alone
+                    labels_of(positions_of(captured, top_k=top_k), targets, top_k=top_k)
+
+            times = [seconds * 1e9 / (NUM_POSITIONS * top_k) for seconds in measure(work)]
+            row[f"{path}_ns_per_candidate"] = round(statistics.median(times), 2)
+            row[f"{path}_spread"] = round((max(times) - min(times)) / statistics.median(times), 2)
+        row["arrays_of_flat"] = round(row["arrays_ns_per_candidate"] / row["flat_ns_per_candidate"], 4)
+        rows.append(row)
+    table = format_rows(rows)
+    print(table)
+    content = {"date": datetime.date.today().isoformat(), "python": platform.python_version(), "rows": rows}
+    if arguments.write:
+        stem = RESULTS_DIR / f"capture-cost-{content['date']}"
+        stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+        stem.with_suffix(".md").write_text(
+            f"# What a captured candidate costs the driver, {content['date']}\n\n{table}\n\n"
+            f"From what the engine core hands over to labels (dicts: vLLM's part alone), one core, {NUM_POSITIONS} "
+            f"positions,\nmedian of {NUM_ROUNDS}. Again with `python benchmarks/capture_cost.py --write`.\n"
+        )
+    print(json.dumps(content))
+
+
+def format_rows(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| K | dicts, ns a candidate | flat lists | arrays | arrays / flat |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['top_k']} | {row['dicts_ns_per_candidate']:.0f} | {row['flat_ns_per_candidate']:.0f} | "
+            f"{row['arrays_ns_per_candidate']:.1f} | {row['arrays_of_flat']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
