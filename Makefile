@@ -27,19 +27,20 @@ demo: $(INSTALLED)
 	@$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not more_engines'
 
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'not engine'
+	$(BIN)/python -m pytest -m 'not engine and not more_engines'
 
-# What needs more engines than `make test` has time for; nothing yet.
-test-engine: test
+# What needs more engines than `make test` has time for.
+test-engine: $(INSTALLED)
+	$(BIN)/python -m pytest -m more_engines
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not more_engines'
 
 docs: $(INSTALLED)
 	$(BIN)/python -m labelgen.cli.reference > docs/cli.md

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from labelgen.teachers.vllm_logprobs import ARRAYS_KEY, capture_arrays, labels_of, positions_of
+from labelstore.selection import Selection
 
 RESULTS_DIR = Path(__file__).resolve().parent / "results"
 TOP_KS = (16, 64, 128, 256)
@@ -80,7 +81,7 @@ def main() -> None:
             def work(path: str = path, top_k: int = top_k, steps: list[Any] = steps, targets: Any = targets) -> None:
                 captured = capture(steps, top_k=top_k, path=path)
                 if path != "dicts":  # nobody makes labels of dicts: this is vLLM's part alone
-                    labels_of(positions_of(captured, top_k=top_k), targets, top_k=top_k)
+                    labels_of(positions_of(captured, top_k=top_k), targets, Selection(top_k=top_k))
 
             times = [seconds * 1e9 / (NUM_POSITIONS * top_k) for seconds in measure(work)]
             row[f"{path}_ns_per_candidate"] = round(statistics.median(times), 2)

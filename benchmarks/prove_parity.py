@@ -24,6 +24,7 @@ import labelstore
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.transformers_teacher import TransformersTeacher
 from labelgen.teachers.vllm_teacher import VLLMTeacher
+from labelstore.selection import Selection
 from teachers import fetch_teacher
 
 RESULTS_DIR = Path(__file__).resolve().parent / "results"
@@ -50,13 +51,19 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="labelgen-parity-") as folder:
         work_dir = Path(folder)
         with VLLMTeacher(
-            model_dir, top_k=TOP_K, settings=settings, log_path=work_dir / "engine.log", for_scoring=True
+            model_dir,
+            selection=Selection(top_k=TOP_K),
+            settings=settings,
+            log_path=work_dir / "engine.log",
+            for_scoring=True,
         ) as teacher:
             datasets = label_workload(teacher, name, work_dir=work_dir, num_prompts=num_prompts)
             recorded, fields = dict(teacher.facts.recorded), teacher.facts.fingerprint_fields
         is_float32 = fields["dtype"] == "float32"
         limits = FLOAT32_LIMITS if is_float32 else BFLOAT16_LIMITS
-        reference = TransformersTeacher(model_dir, top_k=TOP_K, device=device, max_model_len=MAX_MODEL_LEN)
+        reference = TransformersTeacher(
+            model_dir, selection=Selection(top_k=TOP_K), device=device, max_model_len=MAX_MODEL_LEN
+        )
         comparisons = []
         for kind, dataset_dir in zip(("generated", "scored"), datasets, strict=True):
             records = labelstore.open_dataset(dataset_dir)

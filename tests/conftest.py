@@ -7,5 +7,5 @@ import pytest
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("engine") is not None:
+        if any(item.get_closest_marker(name) for name in ("engine", "more_engines")):
             item.add_marker(pytest.mark.filterwarnings("default"))

@@ -23,7 +23,7 @@ VOCAB_SIZE = 500
 def make_labels(targets: np.ndarray[Any, np.dtype[np.int32]], *, top_k: int = 8, seed: int = 0) -> Labels:
     logits = 3 * np.random.default_rng(seed).normal(size=(len(targets), VOCAB_SIZE))
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return full_softmax_labels(logprobs.astype(np.float32), targets, top_k=top_k)
+    return full_softmax_labels(logprobs.astype(np.float32), targets, Selection(top_k=top_k))
 
 
 def make_record(number: int = 0, *, num_labels: int = 12, top_k: int = 8, **fields: Any) -> LabelRecord:

@@ -26,7 +26,12 @@ _RUN_OPTIONS = [
         help="Folder of the dataset; new, empty, or one that this command goes on with.",
     ),
     click.option("--teacher", metavar="MODEL", required=True, help="Model folder, or a hub name such as owner/name."),
-    click.option("--top-k", type=int, default=64, show_default=True, help="Candidates kept for each label."),
+    click.option("--top-k", type=int, help="Keep the K most likely tokens.  [default: 64, if nothing else is kept]"),
+    click.option("--keep-mass", type=float, help="Keep the fewest tokens with this probability mass, in (0, 1]."),
+    click.option("--min-k", type=int, help="With --keep-mass: tokens at least.  [default: 1]"),
+    click.option("--max-k", type=int, help="With --keep-mass: tokens at most.  [default: 256]"),
+    click.option("--draws", type=int, help="Keep random draws from the distribution; with --top-k, from its tail."),
+    click.option("--entropy", is_flag=True, help="Keep the entropy of the whole distribution too."),
     click.option("--codec", default="open", show_default=True, help="How soft labels are stored: open."),
     click.option("--block-size", type=int, default=2048, show_default=True, help="Prompts in a unit of work."),
     click.option(

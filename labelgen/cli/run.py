@@ -17,7 +17,12 @@ def run_command(
     sources: Sequence[str],
     output_dir: Path,
     teacher: str,
-    top_k: int,
+    top_k: int | None,
+    keep_mass: float | None,
+    min_k: int | None,
+    max_k: int | None,
+    draws: int | None,
+    entropy: bool,
     dtype: str | None,
     head_dtype: str | None,
     max_model_len: int | None,
@@ -36,7 +41,7 @@ def run_command(
     from labelgen.cli.render import print_summary
     from labelgen.job.progress import NullWatcher
     from labelgen.job.runner import Job
-    from labelgen.job.spec import RunSpec
+    from labelgen.job.spec import DEFAULT_TOP_K, RunSpec
     from labelgen.teachers.engine_settings import EngineSettings
     from labelstore.selection import Selection
 
@@ -46,7 +51,14 @@ def run_command(
             sources=tuple(sources),
             output_dir=output_dir,
             teacher=teacher,
-            selection=Selection(top_k=top_k),
+            selection=Selection(
+                top_k=DEFAULT_TOP_K if (top_k, keep_mass, draws) == (None, None, None) else top_k,
+                keep_mass=keep_mass,
+                min_k=min_k,
+                max_k=max_k,
+                draws=draws,
+                entropy=entropy,
+            ),
             engine=EngineSettings(
                 dtype=dtype,
                 head_dtype=head_dtype,

@@ -177,7 +177,9 @@ class Job:
                 f"{truncated:,} of {finished:,} responses ({truncated / finished:.0%}) were cut at --max-tokens"
             )
         if manifest_counts.num_labels and manifest_counts.kept_mass_sum / manifest_counts.num_labels < _LOW_KEPT_MASS:
-            warnings.append("the candidates keep little of the teacher's distribution; a larger --top-k keeps more")
+            warnings.append(
+                "the candidates keep little of the teacher's distribution; a larger --top-k or --keep-mass keeps more"
+            )
         has_plain = any(prompt.prompt is not None for prompt in snapshot.read_block(blocks[0])[:1])
         if has_plain and self._teacher.tokenizer.has_chat_template:
             warnings.append("'prompt' rows go to the teacher as plain text; its chat template takes 'messages' rows")
@@ -266,7 +268,7 @@ def _load_teacher(spec: RunSpec) -> Teacher:
 
     return VLLMTeacher(
         spec.teacher,
-        top_k=spec.top_k,
+        selection=spec.selection,
         settings=spec.engine,
         log_path=spec.output_dir / ENGINE_LOG,
         for_scoring=spec.task == "score",

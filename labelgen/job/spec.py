@@ -47,16 +47,8 @@ class RunSpec:
             raise ValueError(f"task must be 'generate' or 'score', got {self.task!r}")
         if not self.sources:
             raise ValueError("nothing to label: name at least one source")
-        if self.selection.top_k is None or self.selection != Selection(top_k=self.selection.top_k):
-            raise ValueError(f"this version keeps --top-k candidates only, asked for {self.selection}")
         for name in ("block_size", "responses", "max_tokens", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         codec_named(self.codec)
-
-    @property
-    def top_k(self) -> int:
-        """How many candidates each label keeps."""
-        assert self.selection.top_k is not None, "checked at construction"
-        return self.selection.top_k

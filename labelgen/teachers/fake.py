@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.teachers.full_softmax import full_softmax_labels
+from labelgen.teachers.full_softmax import full_softmax_labels, request_seed
+from labelgen.teachers.selecting import check_selection
 from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, ScoreRequest, TeacherFacts
+from labelstore.selection import Selection
 
 __all__ = ["FakeTeacher", "FakeTokenizer"]
 
@@ -47,11 +49,16 @@ class FakeTeacher:
     """Believes something arbitrary but fixed, given the last token and its position."""
 
     def __init__(
-        self, *, top_k: int, vocab_size: int = 1000, max_model_len: int = 512, seed: int = 0, name: str = "fake"
+        self,
+        *,
+        selection: Selection,
+        vocab_size: int = 1000,
+        max_model_len: int = 512,
+        seed: int = 0,
+        name: str = "fake",
     ) -> None:
-        if not 1 <= top_k <= vocab_size:
-            raise ValueError(f"--top-k must be between 1 and the teacher's {vocab_size} rows, got {top_k}")
-        self._top_k = top_k
+        check_selection(selection, vocab_size=vocab_size)
+        self._selection = selection
         self._seed = seed
         self._tokenizer = FakeTokenizer()
         self._facts = TeacherFacts(
@@ -103,7 +110,9 @@ class FakeTeacher:
             return Refusal(request_id=request.request_id, reason=f"it has {len(request.input_ids)} tokens, too many")
         first = request.first_label
         logprobs = self.full_logprobs(request.input_ids)[first - 1 : -1]
-        labels = full_softmax_labels(logprobs, request.input_ids[first:], top_k=self._top_k)
+        labels = full_softmax_labels(
+            logprobs, request.input_ids[first:], self._selection, seed=request_seed(request.request_id)
+        )
         return Answer(request_id=request.request_id, input_ids=request.input_ids, first_label=first, labels=labels)
 
     def _generate(self, request: GenerateRequest) -> Answer | Refusal:
@@ -130,6 +139,8 @@ class FakeTeacher:
             request_id=request.request_id,
             input_ids=ids,
             first_label=first,
-            labels=full_softmax_labels(np.stack(rows), ids[first:], top_k=self._top_k),
+            labels=full_softmax_labels(
+                np.stack(rows), ids[first:], self._selection, seed=request_seed(request.request_id)
+            ),
             finish_reason=finish_reason,
         )

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.prompts.tokenizer import HFTokenizer
-from labelgen.teachers.full_softmax import full_softmax_labels
+from labelgen.teachers.full_softmax import full_softmax_labels, request_seed
 from labelgen.teachers.model_files import find_model_dir, hash_config, hash_weights
+from labelgen.teachers.selecting import check_selection
 from labelgen.teachers.teacher import Answer, Refusal, Request, ScoreRequest, TeacherFacts
+from labelstore.selection import Selection
 
 __all__ = ["TransformersTeacher"]
 
@@ -20,7 +22,9 @@ __all__ = ["TransformersTeacher"]
 class TransformersTeacher:
     """A model folder or hub name under Transformers, one text at a time. It scores; it does not generate."""
 
-    def __init__(self, teacher: str, *, top_k: int, device: str = "cpu", max_model_len: int | None = None) -> None:
+    def __init__(
+        self, teacher: str, *, selection: Selection, device: str = "cpu", max_model_len: int | None = None
+    ) -> None:
         """Load the model in float32.
 
         Raises:
@@ -33,12 +37,11 @@ class TransformersTeacher:
         except ImportError as error:
             raise ImportError("the reference teacher needs torch: pip install 'labelgen[torch]'") from error
         model_dir: Path = find_model_dir(teacher)
-        self._top_k = top_k
+        self._selection = selection
         self._tokenizer = HFTokenizer(model_dir)
         self._model: Any = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=torch.float32).to(device).eval()
         rows: int = self._model.get_output_embeddings().weight.shape[0]
-        if not 1 <= top_k <= rows:
-            raise ValueError(f"--top-k must be between 1 and the teacher's {rows} rows, got {top_k}")
+        check_selection(selection, vocab_size=rows)
         self._facts = TeacherFacts(
             name=teacher,
             vocab_size=rows,
@@ -89,7 +92,9 @@ class TransformersTeacher:
             else:
                 first = request.first_label
                 logprobs = self.full_logprobs(request.input_ids)[first - 1 : -1]
-                labels = full_softmax_labels(logprobs, request.input_ids[first:], top_k=self._top_k)
+                labels = full_softmax_labels(
+                    logprobs, request.input_ids[first:], self._selection, seed=request_seed(request.request_id)
+                )
                 yield Answer(
                     request_id=request.request_id, input_ids=request.input_ids, first_label=first, labels=labels
                 )

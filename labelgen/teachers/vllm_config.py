@@ -13,12 +13,22 @@ from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.model_files import hash_config, hash_weights, read_generation_config
 from labelgen.teachers.teacher import TeacherFacts
+from labelstore.selection import Selection
 
-__all__ = ["check_vllm_installed", "gather_facts", "prompt_logprobs_budget", "refusals", "resolve_engine"]
+__all__ = [
+    "check_vllm_installed",
+    "gather_facts",
+    "needs_worker",
+    "prompt_logprobs_budget",
+    "refusals",
+    "resolve_engine",
+]
 
 # What one scheduled token of a prompt-logprobs request costs in the V1 runner, in float32 rows of the vocabulary:
 # the logits, their float32 copy, and the log-softmax (vLLM 0.32, gpu_model_runner._get_prompt_logprobs_dict).
 _ROWS_PER_SCORED_TOKEN = 3
+_ROWS_MORE_FOR_DRAWS = 2  # probabilities, and what multinomial makes of them
+WORKER_EXTENSION = "labelgen.teachers.vllm_worker.SelectionWorker"
 _MIN_BATCHED_TOKENS = 256
 _MAX_BATCHED_TOKENS = 8192
 _FEW_CORES = 4
@@ -44,7 +54,9 @@ def check_vllm_installed() -> None:
         )
 
 
-def resolve_engine(model_dir: Path, settings: EngineSettings, *, top_k: int, for_scoring: bool) -> tuple[Any, Any]:
+def resolve_engine(
+    model_dir: Path, settings: EngineSettings, *, selection: Selection, for_scoring: bool
+) -> tuple[Any, Any]:
     """Return vLLM's EngineArgs and the VllmConfig that it makes of them.
 
     Raises:
@@ -60,7 +72,7 @@ def resolve_engine(model_dir: Path, settings: EngineSettings, *, top_k: int, for
         "model": str(model_dir),
         "dtype": settings.dtype or ("float32" if is_cpu else "auto"),
         "max_model_len": settings.max_model_len,
-        "max_logprobs": top_k,
+        "max_logprobs": -1,  # no limit: the self-test reads a few whole distributions
         "logprobs_mode": "raw_logprobs",
         "tensor_parallel_size": settings.tensor_parallel_size,
         "gpu_memory_utilization": settings.gpu_memory_utilization,
@@ -71,8 +83,17 @@ def resolve_engine(model_dir: Path, settings: EngineSettings, *, top_k: int, for
     }
     if settings.head_dtype is not None:
         arguments["hf_overrides"] = {"head_dtype": settings.head_dtype}
+    if needs_worker(selection):
+        arguments["worker_extension_cls"] = WORKER_EXTENSION
     config = EngineArgs(**arguments).create_engine_config()
-    arguments |= _batch_bounds(config, settings, for_scoring=for_scoring, is_cpu=is_cpu)
+    if needs_worker(selection) and config.use_v2_model_runner:
+        raise ValueError(
+            "draws and entropy need the V1 runner, which takes all log-probabilities through one place; "
+            "set the environment variable VLLM_USE_V2_MODEL_RUNNER=0"
+        )
+    arguments |= _batch_bounds(
+        config, settings, for_scoring=for_scoring, is_cpu=is_cpu, in_worker=needs_worker(selection)
+    )
     engine_args = EngineArgs(**arguments)
     return engine_args, engine_args.create_engine_config()
 
@@ -126,19 +147,29 @@ def refusals() -> tuple[type[Exception], ...]:
     return (ValueError, OSError, own)
 
 
-def prompt_logprobs_budget(*, vocab_size: int, memory_bytes: int) -> int:
+def needs_worker(selection: Selection) -> bool:
+    """Return whether a selection needs the full softmax, which only a worker sees."""
+    return selection.draws is not None or selection.entropy
+
+
+def prompt_logprobs_budget(*, vocab_size: int, memory_bytes: int, in_worker: bool = False) -> int:
     """Return how many tokens a step may score when `memory_bytes` are free for rows of the vocabulary."""
-    tokens = memory_bytes // (_ROWS_PER_SCORED_TOKEN * 4 * vocab_size)
+    rows = _ROWS_PER_SCORED_TOKEN + (_ROWS_MORE_FOR_DRAWS if in_worker else 0)
+    tokens = memory_bytes // (rows * 4 * vocab_size)
     return int(np.clip(tokens, _MIN_BATCHED_TOKENS, _MAX_BATCHED_TOKENS))
 
 
-def _batch_bounds(config: Any, settings: EngineSettings, *, for_scoring: bool, is_cpu: bool) -> dict[str, Any]:
+def _batch_bounds(
+    config: Any, settings: EngineSettings, *, for_scoring: bool, is_cpu: bool, in_worker: bool
+) -> dict[str, Any]:
     """Return the arguments that bound a step: prompt log-probabilities must not run out of memory."""
     max_model_len: int = config.model_config.max_model_len
     max_tokens: int | None = None
     if for_scoring and not config.use_v2_model_runner:  # the V2 runner takes them in chunks of 1,024 tokens
         max_tokens = prompt_logprobs_budget(
-            vocab_size=config.model_config.get_vocab_size(), memory_bytes=_free_memory_bytes(settings)
+            vocab_size=config.model_config.get_vocab_size(),
+            memory_bytes=_free_memory_bytes(settings),
+            in_worker=in_worker,
         )
     if is_cpu and (max_tokens is None or max_tokens >= max_model_len):
         # A prompt cut into chunks makes vLLM rewind the request's seeded generator, which CPU generators cannot: the

@@ -16,10 +16,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.teachers.selecting import head_width, select_labels
 from labelgen.teachers.teacher import EngineError
-from labelstore.labels import Labels, top_k_labels
+from labelstore.labels import Labels
+from labelstore.selection import Selection
 
-__all__ = ["ARRAYS_KEY", "CapturedLogprobs", "Positions", "capture_arrays", "labels_of", "positions_of"]
+__all__ = [
+    "ARRAYS_KEY",
+    "CapturedLogprobs",
+    "Positions",
+    "capture_arrays",
+    "captured_width",
+    "labels_of",
+    "positions_of",
+]
 
 ARRAYS_KEY = "labelgen_arrays"  # in a request's extra_args: collect its log-probabilities as arrays
 _PENDING_STEPS = 64
@@ -129,23 +139,32 @@ def positions_of(given: CapturedLogprobs | FlatLogprobs, *, top_k: int, prompt_s
     )
 
 
-def labels_of(positions: Positions, targets: NDArray[np.int32], *, top_k: int) -> Labels:
+def captured_width(selection: Selection) -> int:
+    """Return K: how many entries vLLM must give at each position, besides the target's."""
+    return head_width(selection) + (selection.draws or 0) + int(selection.entropy)
+
+
+def labels_of(positions: Positions, targets: NDArray[np.int32], selection: Selection) -> Labels:
     """Return the labels of `targets` [N], one for each position.
 
     Raises:
         ValueError: the engine gave NaN or infinite log-probabilities.
         EngineError: the positions are not about these targets: vLLM's order has changed, labels would be wrong.
     """
-    if positions.token_ids.shape != (len(targets), top_k + 1):
-        raise _unknown_shape(f"entries {positions.token_ids.shape} for {len(targets)} tokens", top_k + 1)
+    width = 1 + captured_width(selection)
+    if positions.token_ids.shape != (len(targets), width):
+        raise _unknown_shape(f"entries {positions.token_ids.shape} for {len(targets)} tokens", width)
     if not np.array_equal(positions.token_ids[:, 0], targets):
         raise EngineError("vLLM's log-probabilities are about other tokens than its text; labels would be shifted")
-    logprobs = np.minimum(positions.logprobs, 0.0)  # a float32 softmax of a sure thing can round to above 0
-    return top_k_labels(
-        token_ids=positions.token_ids[:, 1:].copy(),
+    stop = width - int(selection.entropy)  # the entropy, in nats, comes in the last column
+    logprobs = np.minimum(positions.logprobs[:, :stop], 0.0)  # a float32 softmax of a sure thing can round to above 0
+    return select_labels(
+        selection,
+        token_ids=positions.token_ids[:, 1:stop].copy(),
         logprobs=logprobs[:, 1:].copy(),
         target_logprobs=logprobs[:, 0].copy(),
         target_ranks=positions.ranks.copy(),
+        entropy=np.maximum(positions.logprobs[:, stop], 0.0) if selection.entropy else None,
     )
 
 

@@ -15,11 +15,16 @@ from labelgen.teachers.engine_guard import EngineGuard
 from labelgen.teachers.engine_log import capture_output, tail_of
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.model_files import find_model_dir
+from labelgen.teachers.selecting import check_selection, head_width
+from labelgen.teachers.selection_check import SELF_TEST_TEXT, find_selection_problems
 from labelgen.teachers.teacher import Answer, EngineError, GenerateRequest, Refusal, Request, ScoreRequest, TeacherFacts
-from labelgen.teachers.vllm_config import check_vllm_installed, gather_facts, refusals, resolve_engine
-from labelgen.teachers.vllm_logprobs import ARRAYS_KEY, capture_arrays, labels_of, positions_of
+from labelgen.teachers.vllm_config import check_vllm_installed, gather_facts, needs_worker, refusals, resolve_engine
+from labelgen.teachers.vllm_logprobs import ARRAYS_KEY, capture_arrays, captured_width, labels_of, positions_of
+from labelstore.selection import Selection
 
 __all__ = ["VLLMTeacher"]
+
+_SELF_TEST_TOKENS = 12
 
 
 class VLLMTeacher:
@@ -29,7 +34,7 @@ class VLLMTeacher:
         self,
         teacher: str,
         *,
-        top_k: int,
+        selection: Selection,
         settings: EngineSettings,
         log_path: Path,
         for_scoring: bool = False,
@@ -45,7 +50,8 @@ class VLLMTeacher:
             ValueError: there is no such model, or vLLM cannot run it with these settings.
         """
         check_vllm_installed()
-        self._top_k = top_k
+        self._selection = selection
+        self._width = captured_width(selection)
         self._log_path = log_path
         self._engine: Any = None
         self._guard: EngineGuard | None = None
@@ -55,7 +61,7 @@ class VLLMTeacher:
         with tempfile.TemporaryDirectory(prefix="labelgen-") as scratch, capture_output(Path(scratch) / "engine.log"):
             try:
                 self._engine_args, self._config = resolve_engine(
-                    model_dir, settings, top_k=top_k, for_scoring=for_scoring
+                    model_dir, settings, selection=selection, for_scoring=for_scoring
                 )
             except refusals() as error:
                 raise ValueError(f"--teacher {teacher}: vLLM cannot run it: {_first_line(error)}") from error
@@ -64,8 +70,7 @@ class VLLMTeacher:
             self._facts = gather_facts(
                 teacher, model_dir, settings, config=self._config, tokenizer=self._tokenizer, capture=capture
             )
-        if not 1 <= top_k <= self._facts.vocab_size:
-            raise ValueError(f"--top-k must be between 1 and the teacher's {self._facts.vocab_size} rows, got {top_k}")
+        check_selection(selection, vocab_size=self._facts.vocab_size)
 
     @property
     def facts(self) -> TeacherFacts:
@@ -93,6 +98,24 @@ class VLLMTeacher:
         except Exception as error:  # vLLM raises plain exceptions of many kinds; all mean that there is no engine
             self.close()
             raise self._engine_error("the engine did not start", error) from error
+        try:
+            self.select(self._selection)
+        except BaseException:
+            self.close()
+            raise
+
+    def select(self, selection: Selection) -> None:
+        """Keep another selection from now on; not while requests are answered. It tests itself.
+
+        Raises:
+            EngineError: this engine does not give it right.
+        """
+        if needs_worker(selection):
+            arguments = (head_width(selection), selection.draws or 0, selection.entropy)
+            if not all(self._engine.collective_rpc("labelgen_capture", args=arguments)):
+                raise EngineError(f"this vLLM gives no way to capture {selection}; use --top-k or --keep-mass")
+        self._selection, self._width = selection, captured_width(selection)
+        self._test_selection()
 
     def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
         self.start()
@@ -144,6 +167,33 @@ class VLLMTeacher:
             f"{what}: {_first_line(error)}. Its log is {self._log_path}; it ends with\n{tail_of(self._log_path)}"
         )
 
+    def _test_selection(self) -> None:
+        """See that a few positions' labels are what the whole distribution says.
+
+        Raises:
+            EngineError: they are not; the dataset would be wrong.
+        """
+        from vllm.inputs import TokensPrompt
+
+        text = self._tokenizer.encode_text(SELF_TEST_TEXT, with_special_tokens=True)
+        input_ids = text[: min(_SELF_TEST_TOKENS, self._facts.max_model_len - 1)]
+        answers = {}
+        for width in (self._facts.vocab_size, self._width):  # one after the other: a step has one width
+            prompt = TokensPrompt(prompt_token_ids=input_ids.tolist())
+            self._engine.add_request("self-test", prompt, self._score_parameters(width))
+            outputs = [output for output in self._step() if output.finished]
+            while not outputs:
+                outputs = [output for output in self._step() if output.finished]
+            answers[width] = positions_of(outputs[0].prompt_logprobs, top_k=width, prompt_skip=0)
+        whole = answers[self._facts.vocab_size]
+        full = np.empty((len(input_ids) - 1, self._facts.vocab_size), dtype=np.float32)
+        np.put_along_axis(full, whole.token_ids[:, 1:].astype(np.int64), whole.logprobs[:, 1:], axis=1)
+        if self._width == self._facts.vocab_size:
+            return
+        labels = labels_of(answers[self._width], input_ids[1:], self._selection)
+        for problem in find_selection_problems(labels, full, self._selection):
+            raise EngineError(f"this engine does not give {self._selection} right: {problem}")
+
     def _submit(self, request: Request) -> Refusal | None:
         """Put a request into the engine's queue; return a refusal where it cannot be."""
         from vllm.inputs import TokensPrompt
@@ -151,7 +201,7 @@ class VLLMTeacher:
         if isinstance(request, GenerateRequest):
             token_ids, parameters = request.prompt_ids, self._generate_parameters(request)
         else:
-            token_ids, parameters = request.input_ids, self._score_parameters()
+            token_ids, parameters = request.input_ids, self._score_parameters(self._width)
         problem = self._problem_of(request, token_ids)
         if problem is None:
             try:
@@ -186,21 +236,21 @@ class VLLMTeacher:
             stop_token_ids=list(self._facts.stop_ids),
             seed=request.seed,
             max_tokens=request.max_tokens,
-            logprobs=self._top_k,
+            logprobs=self._width,
             flat_logprobs=True,
             extra_args={ARRAYS_KEY: self._uses_arrays},
             detokenize=bool(stop),  # stop strings need text; without them the ids are enough
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _score_parameters(self) -> Any:
+    def _score_parameters(self, width: int) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
             max_tokens=1,  # the least there is; the token is thrown away
             temperature=0.0,
-            prompt_logprobs=self._top_k,
+            prompt_logprobs=width,
             flat_logprobs=True,
             extra_args={ARRAYS_KEY: self._uses_arrays},
             detokenize=False,
@@ -215,20 +265,20 @@ class VLLMTeacher:
         try:
             if isinstance(request, ScoreRequest):
                 first = request.first_label
-                positions = positions_of(output.prompt_logprobs, top_k=self._top_k, prompt_skip=first - 1)
+                positions = positions_of(output.prompt_logprobs, top_k=self._width, prompt_skip=first - 1)
                 return Answer(
                     request_id=request.request_id,
                     input_ids=request.input_ids,
                     first_label=first,
-                    labels=labels_of(positions, request.input_ids[first:], top_k=self._top_k),
+                    labels=labels_of(positions, request.input_ids[first:], self._selection),
                 )
             response_ids = np.array(completion.token_ids, dtype=np.int32)
-            positions = positions_of(completion.logprobs, top_k=self._top_k)
+            positions = positions_of(completion.logprobs, top_k=self._width)
             return Answer(
                 request_id=request.request_id,
                 input_ids=np.concatenate([request.prompt_ids, response_ids]),
                 first_label=len(request.prompt_ids),
-                labels=labels_of(positions, response_ids, top_k=self._top_k),
+                labels=labels_of(positions, response_ids, self._selection),
                 finish_reason=completion.finish_reason,
                 text=completion.text if request.sampling.stop else None,
             )

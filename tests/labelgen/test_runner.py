@@ -18,6 +18,7 @@ from labelgen.job.progress import RunProgress, RunSummary
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Answer, EngineError, GenerateRequest, Refusal, Request
 from labelstore.labels import Labels
+from labelstore.selection import Selection
 
 
 class Watcher:
@@ -72,7 +73,9 @@ def make_spec(tmp_path: Path, **changes: Any) -> labelgen.RunSpec:
 
 
 def run(spec: labelgen.RunSpec, teacher: FakeTeacher | None = None, watcher: Watcher | None = None) -> RunSummary:
-    return labelgen.run(spec, teacher=teacher or FakeTeacher(top_k=8, max_model_len=64), watcher=watcher)
+    return labelgen.run(
+        spec, teacher=teacher or FakeTeacher(selection=Selection(top_k=8), max_model_len=64), watcher=watcher
+    )
 
 
 def contents(root: Path) -> list[Any]:
@@ -93,7 +96,7 @@ def test_a_job_labels_every_prompt_in_order(tmp_path: Path) -> None:
     assert watcher.progress[-1].num_requests == 10 and watcher.progress[-1].total_prompts == 10
     record = dataset[4]
     assert record.kept == {"topic": 1}
-    teacher = FakeTeacher(top_k=8)
+    teacher = FakeTeacher(selection=Selection(top_k=8))
     prompt_ids = teacher.tokenizer.encode_chat([{"role": "user", "content": "question 4"}])
     np.testing.assert_array_equal(record.input_ids[: len(prompt_ids)], prompt_ids)
     assert record.spans.tolist() == [[len(prompt_ids), len(record.input_ids)]]
@@ -109,7 +112,7 @@ def test_neither_order_nor_block_size_changes_a_label(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl", 40)
     run(make_spec(tmp_path, responses=3))
     shuffled = make_spec(tmp_path, responses=3, output_dir=tmp_path / "shuffled", block_size=7)
-    run(shuffled, ShufflingTeacher(top_k=8, max_model_len=64))
+    run(shuffled, ShufflingTeacher(selection=Selection(top_k=8), max_model_len=64))
     assert contents(tmp_path / "out") == contents(tmp_path / "shuffled")
     responses = [record for record in labelstore.open_dataset(tmp_path / "out") if record.prompt_id == "r5"]
     assert [record.response_index for record in responses] == [0, 1, 2]
@@ -145,7 +148,7 @@ class DyingTeacher(FakeTeacher):
 def test_an_interrupted_job_goes_on_with_the_missing_blocks(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl", 20)
     with pytest.raises(EngineError, match="the engine is gone"):
-        run(make_spec(tmp_path), DyingTeacher(top_k=8, max_model_len=64))
+        run(make_spec(tmp_path), DyingTeacher(selection=Selection(top_k=8), max_model_len=64))
     half = contents(tmp_path / "out")
     assert [record_id for record_id, *_ in half] == ["r0#0", "r1#0", "r2#0", "r3#0"]
     assert not (tmp_path / "out/manifest.json").exists()
@@ -164,9 +167,9 @@ def test_other_settings_are_refused_and_nothing_changes(tmp_path: Path) -> None:
     with pytest.raises(labelstore.FingerprintError, match="run_seed: 0 there, 9 now"):
         run(make_spec(tmp_path, seed=9))
     with pytest.raises(labelstore.FingerprintError, match="weights: fake-0 there, fake-1 now"):
-        run(make_spec(tmp_path), FakeTeacher(top_k=8, max_model_len=64, seed=1))
+        run(make_spec(tmp_path), FakeTeacher(selection=Selection(top_k=8), max_model_len=64, seed=1))
     with pytest.raises(labelstore.FingerprintError, match="max_model_len: 64 there, 65 now"):
-        run(make_spec(tmp_path), FakeTeacher(top_k=8, max_model_len=65))
+        run(make_spec(tmp_path), FakeTeacher(selection=Selection(top_k=8), max_model_len=65))
     assert contents(tmp_path / "out") == before
 
 
@@ -208,7 +211,7 @@ class RefusingTeacher(FakeTeacher):
 
 def test_a_prompt_that_the_engine_refuses_is_rejected_by_name(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl", 5)
-    summary = run(make_spec(tmp_path), RefusingTeacher(top_k=8, max_model_len=64))
+    summary = run(make_spec(tmp_path), RefusingTeacher(selection=Selection(top_k=8), max_model_len=64))
     assert summary.counts.num_records == 4 and summary.num_rejected == 1
     reject = json.loads((tmp_path / "out/.labelgen/rejected.jsonl").read_text())
     assert reject["id"] == "r1" and reject["line"] == 2 and reject["reason"] == "poison"
@@ -232,7 +235,7 @@ def test_labels_that_contradict_their_tokens_end_the_job_and_are_not_published(t
     write_prompts(tmp_path / "p.jsonl", 8)
     spec = make_spec(tmp_path, selection=labelstore.Selection(top_k=1000))
     with pytest.raises(ValueError, match=r"record 'r0#0': position"):
-        labelgen.run(spec, teacher=ShiftingTeacher(top_k=1000, max_model_len=64))
+        labelgen.run(spec, teacher=ShiftingTeacher(selection=Selection(top_k=1000), max_model_len=64))
     assert len(labelstore.open_dataset(tmp_path / "out")) == 0
 
 
@@ -255,7 +258,7 @@ def test_scored_documents_are_cut_into_windows_that_cover_them(tmp_path: Path) -
     summary = run(spec)
     dataset = labelstore.open_dataset(tmp_path / "out")
     assert len(dataset) > 5 and summary.num_rejected == 1  # one token has nothing before it
-    document = FakeTeacher(top_k=8).tokenizer.encode_text(text, with_special_tokens=False)
+    document = FakeTeacher(selection=Selection(top_k=8)).tokenizer.encode_text(text, with_special_tokens=False)
     labelled = np.concatenate([record.target_ids for record in dataset])
     np.testing.assert_array_equal(labelled, document[1:])
     offset = 1
@@ -269,7 +272,7 @@ def test_scored_documents_are_cut_into_windows_that_cover_them(tmp_path: Path) -
 def test_a_low_kept_mass_and_cut_responses_are_warned_of(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl")
     notes = " ".join(run(make_spec(tmp_path)).notes)
-    assert "were cut at --max-tokens" in notes and "a larger --top-k keeps more" in notes
+    assert "were cut at --max-tokens" in notes and "a larger --top-k or --keep-mass keeps more" in notes
 
 
 def test_plain_prompts_for_a_chat_teacher_are_warned_of(tmp_path: Path) -> None:
@@ -294,6 +297,6 @@ def test_the_teacher_gets_requests_ahead_of_the_block_at_hand(tmp_path: Path) ->
                     yield from super().label([request])
             yield from super().label(held)
 
-    run(make_spec(tmp_path), HoldingTeacher(top_k=8, max_model_len=64))
+    run(make_spec(tmp_path), HoldingTeacher(selection=Selection(top_k=8), max_model_len=64))
     assert len(drawn) == 12
     assert [record.prompt_id for record in labelstore.open_dataset(tmp_path / "out")] == [f"r{i}" for i in range(12)]

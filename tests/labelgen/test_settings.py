@@ -30,7 +30,7 @@ def spec(**changes: Any) -> labelgen.RunSpec:
 def fingerprint(**changes: Any) -> str:
     asked = spec(**changes)
     sampling, _ = asked.sampling.resolve({})
-    return fingerprint_of(fingerprint_fields(asked, FakeTeacher(top_k=4).facts, sampling))
+    return fingerprint_of(fingerprint_fields(asked, FakeTeacher(selection=Selection(top_k=4)).facts, sampling))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,6 @@ def test_seeds_depend_on_run_prompt_and_response_only() -> None:
         ({"codec": "zip"}, "--codec must be one of"),
         ({"sources": ()}, "name at least one source"),
         ({"task": "train"}, "task must be 'generate' or 'score'"),
-        ({"selection": Selection(draws=5)}, "keeps --top-k candidates only, asked for draws=5"),
     ],
 )
 def test_a_spec_names_the_option_that_is_wrong(change: dict[str, Any], message: str) -> None:
@@ -99,6 +98,7 @@ def test_a_spec_names_the_option_that_is_wrong(change: dict[str, Any], message: 
         (lambda: Selection(), "nothing would be kept"),
         (lambda: Selection(keep_mass=1.5), r"--keep-mass is a probability mass in \(0, 1\], got 1.5"),
         (lambda: Selection(keep_mass=0.9, top_k=4), "--keep-mass goes with neither"),
+        (lambda: Selection(keep_mass=0.9, min_k=9, max_k=8), "--min-k 9 is above --max-k 8"),
         (lambda: Selection(top_k=4, max_k=8), "--min-k and --max-k bound what --keep-mass keeps"),
         (lambda: SamplingChoice(temperature=-1), "--temperature must be at least 0, got -1"),
         (lambda: SamplingChoice(top_p=0), r"--sampling-top-p must be in \(0, 1\], got 0"),

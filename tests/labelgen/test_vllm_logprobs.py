@@ -18,6 +18,7 @@ from labelgen.teachers.vllm_logprobs import (
     positions_of,
 )
 from labelstore.labels import Labels
+from labelstore.selection import Selection
 
 TOP_K = 5
 
@@ -68,7 +69,7 @@ def test_arrays_and_flat_lists_of_a_response_give_equal_labels(num_positions: in
         for step in given:
             processor._update_sample_logprobs(LogprobsLists(step.token_ids, step.logprobs, step.ranks))
         assert isinstance(processor.logprobs, CapturedLogprobs) == arrays
-        labels.append(labels_of(positions_of(processor.logprobs, top_k=TOP_K), targets, top_k=TOP_K))
+        labels.append(labels_of(positions_of(processor.logprobs, top_k=TOP_K), targets, Selection(top_k=TOP_K)))
     assert_same(*labels)
     assert len(labels[0]) == num_positions
 
@@ -89,7 +90,7 @@ def test_arrays_and_flat_lists_of_a_prompt_give_equal_labels(prompt_skip: int) -
             stacked = [np.concatenate([getattr(step, name) for step in chunk]) for name in Positions.__slots__]
             processor._update_prompt_logprobs(LogprobsTensors(*(torch.from_numpy(array) for array in stacked)))
         positions = positions_of(processor.prompt_logprobs, top_k=TOP_K, prompt_skip=prompt_skip)
-        labels.append(labels_of(positions, targets, top_k=TOP_K))
+        labels.append(labels_of(positions, targets, Selection(top_k=TOP_K)))
     assert_same(*labels)
 
 
@@ -118,11 +119,11 @@ def as_one(given: list[Positions]) -> Positions:
 def test_positions_about_other_tokens_are_an_engine_error() -> None:
     positions = as_one(steps(10))
     targets = positions.token_ids[:, 0]
-    assert len(labels_of(positions, targets, top_k=TOP_K)) == 10
+    assert len(labels_of(positions, targets, Selection(top_k=TOP_K))) == 10
     with pytest.raises(EngineError, match="labels would be shifted"):
-        labels_of(positions, np.roll(targets, 1), top_k=TOP_K)
+        labels_of(positions, np.roll(targets, 1), Selection(top_k=TOP_K))
     with pytest.raises(EngineError, match=r"vLLM gave entries \(10, 6\) for 9 tokens, wanted 6 entries at each"):
-        labels_of(positions, targets[:9], top_k=TOP_K)
+        labels_of(positions, targets[:9], Selection(top_k=TOP_K))
 
 
 def test_nan_is_refused_and_a_sure_thing_is_certain() -> None:
@@ -130,7 +131,7 @@ def test_nan_is_refused_and_a_sure_thing_is_certain() -> None:
     targets = positions.token_ids[:, 0]
     positions.logprobs[1, 1] = 1e-7  # a float32 softmax can round to above 0
     positions.logprobs[1, 2:] = -20
-    assert labels_of(positions, targets, top_k=TOP_K).logprobs[1, 0] == 0.0
+    assert labels_of(positions, targets, Selection(top_k=TOP_K)).logprobs[1, 0] == 0.0
     positions.logprobs[2, 3] = np.nan
     with pytest.raises(ValueError, match="logprobs must be finite and <= 0, got nan in label 2"):
-        labels_of(positions, targets, top_k=TOP_K)
+        labels_of(positions, targets, Selection(top_k=TOP_K))

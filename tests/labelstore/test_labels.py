@@ -81,7 +81,7 @@ def test_tail_mass_of_ragged_labels_equals_the_plain_sum() -> None:
         ({"target_ranks": np.array([0, 1], np.int32)}, r"target_ranks must be at least 1, got 0 in label 0"),
         ({"tail_mass": np.array([0.2, 1.5], np.float32)}, r"tail_mass must be in \[0, 1\], got 1.5 in label 1"),
         ({"tail_mass": np.array([0.2, np.nan], np.float32)}, r"tail_mass must be in"),
-        ({"draw_counts": np.array([1, 1, 0, 1], np.int32)}, r"draw_counts must be at least 1"),
+        ({"draw_counts": np.array([1, 1, -1, 1], np.int32)}, r"draw_counts must be at least 0, got -1 in label 1"),
         ({"entropy": np.array([1, -1], np.float32)}, r"entropy must be finite and >= 0"),
     ],
 )
