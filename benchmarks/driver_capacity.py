@@ -1,0 +1,155 @@
+"""What one driver core encodes and writes: an engine that answers at once, everything else real, down to the disk.
+
+    python benchmarks/driver_capacity.py [--labels 300000] [--top-k 64]
+
+Each answer is a prepared one with its ids moved and its log-probabilities scaled, so that no two are alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import os
+import pstats
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import labelgen
+from labelgen.teachers.fake import FakeTokenizer
+from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, TeacherFacts
+from labelgen.teachers.vllm_logprobs import Positions, labels_of
+from labelstore.selection import Selection
+
+__all__ = ["InstantTeacher", "measure"]
+
+VOCAB_SIZE = 151_936
+
+
+class InstantTeacher:
+    """Answers at once, with the same entries for every request; what vLLM would give becomes labels as with vLLM."""
+
+    def __init__(self, *, top_k: int, response_tokens: int) -> None:
+        self._selection = Selection(top_k=top_k)
+        self.tokenizer = FakeTokenizer()
+        self._positions = _make_positions(top_k, response_tokens)
+        self._rng = np.random.default_rng(1)
+        self.facts = TeacherFacts(
+            name="instant",
+            vocab_size=VOCAB_SIZE,
+            max_model_len=1 << 20,
+            stop_ids={},
+            sampling_defaults={},
+            fingerprint_fields={"weights": "instant", **self.tokenizer.fingerprint_fields},
+            recorded={"engine": "instant"},
+        )
+
+    def start(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
+        for request in requests:
+            assert isinstance(request, GenerateRequest)
+            count = min(request.max_tokens, len(self._positions.ranks))
+            # Other ids and other values for each response, or zstd would find them again.
+            positions = Positions(
+                token_ids=(self._positions.token_ids[:count] + self._rng.integers(VOCAB_SIZE, dtype=np.int32))
+                % VOCAB_SIZE,
+                logprobs=self._positions.logprobs[:count] * np.float32(1 + self._rng.random()),
+                ranks=self._positions.ranks[:count],
+            )
+            targets = positions.token_ids[:, 0]
+            yield Answer(
+                request_id=request.request_id,
+                input_ids=np.concatenate([request.prompt_ids, targets]),
+                first_label=len(request.prompt_ids),
+                labels=labels_of(positions, targets, self._selection),
+                finish_reason="length",
+            )
+
+
+def _make_positions(top_k: int, count: int) -> Positions:
+    rng = np.random.default_rng(0)
+    ids = np.stack([rng.choice(VOCAB_SIZE, top_k, replace=False) for _ in range(count)]).astype(np.int32)
+    logits = -np.sort(rng.exponential(1.5, (count, top_k)), axis=1)
+    logprobs = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)) - 0.05).astype(np.float32)
+    target = rng.integers(0, top_k, count)
+    rows = np.arange(count)
+    return Positions(
+        token_ids=np.concatenate([ids[rows, target][:, None], ids], axis=1),
+        logprobs=np.concatenate([logprobs[rows, target][:, None], logprobs], axis=1),
+        ranks=(target + 1).astype(np.int32),
+    )
+
+
+def measure(
+    *, num_labels: int, top_k: int, response_tokens: int, root: Path, block_size: int = 2048
+) -> dict[str, float]:
+    """Run a job of about `num_labels` labels; return labels per second of wall clock and of processor time."""
+    num_prompts = max(num_labels // response_tokens, 1)
+    source = root / "prompts.jsonl"
+    with source.open("w") as file:
+        for i in range(num_prompts):
+            file.write(json.dumps({"id": f"p{i}", "prompt": f"question {i}"}) + "\n")
+    spec = labelgen.RunSpec(
+        task="generate",
+        sources=(str(source),),
+        output_dir=root / "out",
+        teacher="instant",
+        selection=Selection(top_k=top_k),
+        max_tokens=response_tokens,
+        block_size=block_size,
+    )
+    teacher = InstantTeacher(top_k=top_k, response_tokens=response_tokens)
+    start, start_cpu = time.perf_counter(), time.process_time()
+    summary = labelgen.run(spec, teacher=teacher)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+    return {
+        "labels": summary.num_new_labels,
+        "labels_per_second": round(summary.num_new_labels / seconds),
+        "labels_per_cpu_second": round(summary.num_new_labels / cpu_seconds),
+        "bytes_per_label": round(summary.num_bytes / summary.num_new_labels, 1),
+        "max_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labels", type=int, default=300_000)
+    parser.add_argument("--top-k", type=int, default=64)
+    parser.add_argument("--response-tokens", type=int, default=256)
+    parser.add_argument("--block-size", type=int, default=256)
+    parser.add_argument("--profile", action="store_true", help="print where the driver's main thread spends its time")
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, {0})  # one core for all threads
+    root = Path(tempfile.mkdtemp(prefix="labelgen-capacity-"))
+    profile = cProfile.Profile()
+    try:
+        if arguments.profile:
+            profile.enable()
+        figures = measure(
+            num_labels=arguments.labels,
+            top_k=arguments.top_k,
+            response_tokens=arguments.response_tokens,
+            block_size=arguments.block_size,
+            root=root,
+        )
+        profile.disable()
+    finally:
+        shutil.rmtree(root)
+    if arguments.profile:
+        pstats.Stats(profile).sort_stats("cumulative").print_stats(25)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
