@@ -22,8 +22,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from teachers import fetch_teacher
-
 import labelgen
 import labelstore
 from labelgen.job.requests import PromptRequests
@@ -33,6 +31,7 @@ from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.teacher import GenerateRequest, Request, ScoreRequest
 from labelgen.teachers.vllm_logprobs import ARRAYS_KEY
 from labelgen.teachers.vllm_teacher import VLLMTeacher
+from teachers import fetch_teacher
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS_DIR = ROOT / "benchmarks/results"

@@ -33,14 +33,13 @@ def find_problems(
     token_ids, logprobs = _padded(labels)
     if len(record.input_ids) and (highest := int(record.input_ids.max())) >= vocab_size:
         yield f"input_ids hold {highest}, the teacher has {vocab_size} rows"
-    if (n := _first((token_ids >= vocab_size).any(axis=1))) is not None:
+    if (n := _first(_any(token_ids >= vocab_size))) is not None:
         yield f"position {positions[n]}: a candidate's id is not below the teacher's {vocab_size} rows"
     in_order = np.sort(token_ids, axis=1)
-    if (n := _first((in_order[:, 1:] == in_order[:, :-1]).any(axis=1))) is not None:
+    if (n := _first(_any(in_order[:, 1:] == in_order[:, :-1]))) is not None:
         yield f"position {positions[n]}: a candidate's id stands there twice"
     masses = _exact_mass(labels)
-    is_off: NDArray[np.bool_] = np.asarray(np.abs(masses + labels.tail_mass - 1) > MASS_TOLERANCE)
-    if (n := _first(is_off)) is not None:
+    if (n := _first(np.abs(masses + labels.tail_mass - 1) > MASS_TOLERANCE)) is not None:
         yield f"position {positions[n]}: kept mass {masses[n]:.6f} and tail mass {labels.tail_mass[n]:.6f} are not 1"
     yield from _find_target_problems(record, token_ids, logprobs, logprob_tolerance)
 
@@ -54,7 +53,7 @@ def _find_target_problems(
 
     is_target = token_ids == targets[:, None]
     is_bad = is_target & (np.abs(logprobs - own[:, None]) > tolerance)
-    if (n := _first(is_bad.any(axis=1))) is not None:
+    if (n := _first(_any(is_bad))) is not None:
         yield (
             f"position {positions[n]}: the target {targets[n]} has logprob {own[n]:.6f}, "
             f"its candidate {logprobs[n][is_bad[n]][0]:.6f}"
@@ -67,7 +66,7 @@ def _find_target_problems(
     above = (logprobs > (own + tolerance)[:, None]).sum(axis=1)
     at_least = (logprobs >= (own - tolerance)[:, None]).sum(axis=1)
     is_inside = own > _last_logprobs(labels) + tolerance  # so it must be one of them
-    if (n := _first(is_inside & ~is_target.any(axis=1))) is not None:
+    if (n := _first(is_inside & ~_any(is_target))) is not None:
         yield f"position {positions[n]}: the target {targets[n]} is likelier than a candidate, but is not one of them"
     if (n := _first((ranks <= above) | (is_inside & (ranks > at_least)))) is not None:
         yield (
@@ -103,6 +102,11 @@ def _last_logprobs(labels: Labels) -> NDArray[np.float32]:
     is_filled = np.diff(labels.candidate_offsets) > 0
     last[is_filled] = labels.logprobs.reshape(-1)[labels.candidate_offsets[1:][is_filled] - 1]
     return last
+
+
+def _any(by_candidate: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return for each label whether it holds of any candidate: [N, K] -> [N]."""
+    return np.asarray(by_candidate.any(axis=1))
 
 
 def _first(is_bad: NDArray[np.bool_]) -> int | None:
