@@ -195,7 +195,7 @@ class _SeenPrompts:
     def __enter__(self) -> _SeenPrompts:
         self._dir = tempfile.TemporaryDirectory(prefix="labelgen-")
         self._db = sqlite3.connect(Path(self._dir.name) / "seen.sqlite", isolation_level=None)
-        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;")
+        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16384;")
         self._db.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, content TEXT, origin TEXT) WITHOUT ROWID")
         self._db.execute("BEGIN")
         return self

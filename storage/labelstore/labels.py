@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,23 +85,26 @@ class Labels:
 
     def _check_values(self) -> None:
         logprobs = self.logprobs.reshape(-1)
-        label_of = self.candidate_positions
+        label_of = self.candidate_positions  # called only where there is something to name
         # Each test is written so that NaN counts as bad.
-        _refuse_first(~((logprobs <= 0) & (logprobs > -np.inf)), logprobs, "logprobs", "finite and <= 0", label_of())
+        _refuse_first(~((logprobs <= 0) & (logprobs > -np.inf)), logprobs, "logprobs", "finite and <= 0", label_of)
         is_rising = np.diff(logprobs, prepend=logprobs[:1]) > 0
         starts = self.candidate_offsets[:-1]
         is_rising[starts[starts < len(logprobs)]] = False
-        _refuse_first(is_rising, logprobs, "logprobs", "in falling order", label_of())
+        _refuse_first(is_rising, logprobs, "logprobs", "in falling order", label_of)
         token_ids = self.token_ids.reshape(-1)
-        _refuse_first(token_ids < 0, token_ids, "token_ids", ">= 0", label_of())
-        labels = np.arange(len(self))
+        _refuse_first(token_ids < 0, token_ids, "token_ids", ">= 0", label_of)
+
+        def labels() -> NDArray[np.int64]:
+            return np.arange(len(self), dtype=np.int64)
+
         targets = self.target_logprobs
         _refuse_first(~((targets <= 0) & (targets > -np.inf)), targets, "target_logprobs", "finite and <= 0", labels)
         _refuse_first(self.target_ranks < 1, self.target_ranks, "target_ranks", "at least 1", labels)
         tail = self.tail_mass
         _refuse_first(~((tail >= 0) & (tail <= 1)), tail, "tail_mass", "in [0, 1]", labels)
         if self.draw_counts is not None:
-            _refuse_first(self.draw_counts < 0, self.draw_counts, "draw_counts", "at least 0", label_of())
+            _refuse_first(self.draw_counts < 0, self.draw_counts, "draw_counts", "at least 0", label_of)
         if self.entropy is not None:
             is_bad = ~((self.entropy >= 0) & (self.entropy < np.inf))
             _refuse_first(is_bad, self.entropy, "entropy", "finite and >= 0", labels)
@@ -149,8 +153,12 @@ def _mass_by_label(logprobs: NDArray[np.float32], candidate_offsets: NDArray[np.
 
 
 def _refuse_first(
-    is_bad: NDArray[np.bool_], values: NDArray[np.generic], name: str, wanted: str, label_of: NDArray[np.int64]
+    is_bad: NDArray[np.bool_],
+    values: NDArray[np.generic],
+    name: str,
+    wanted: str,
+    label_of: Callable[[], NDArray[np.int64]],
 ) -> None:
     if is_bad.any():
         place = int(np.argmax(is_bad))
-        raise ValueError(f"{name} must be {wanted}, got {values[place]} in label {label_of[place]}")
+        raise ValueError(f"{name} must be {wanted}, got {values[place]} in label {label_of()[place]}")
