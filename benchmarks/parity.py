@@ -30,8 +30,8 @@ class Limits:
 
 
 FLOAT32_LIMITS = Limits(logprob_p999_nats=1e-3, tail_mass=1e-4, tie_nats=1e-3)
-# Against the same float32 reference, where a model in bfloat16 reached 0.8 nat and 0.14 (SmolLM2, CPU, 2026-11-24): wide
-# enough for precision, far too narrow for a shift or another temperature.
+# Against the same float32 reference, where a model in bfloat16 reached 0.8 nat and 0.14 (SmolLM2, CPU, 2026-11-24):
+# wide enough for precision, far too narrow for a shift or another temperature.
 BFLOAT16_LIMITS = Limits(logprob_p999_nats=2.0, tail_mass=0.3, tie_nats=1.0)
 
 
