@@ -36,7 +36,7 @@ class InstantTeacher:
     """Answers at once, with the same entries for every request; what vLLM would give becomes labels as with vLLM."""
 
     def __init__(self, *, top_k: int, response_tokens: int) -> None:
-        self._selection = Selection(top_k=top_k)
+        self.selection = Selection(top_k=top_k)
         self.tokenizer = FakeTokenizer()
         self._positions = _make_positions(top_k, response_tokens)
         self._rng = np.random.default_rng(1)
@@ -72,7 +72,7 @@ class InstantTeacher:
                 request_id=request.request_id,
                 input_ids=np.concatenate([request.prompt_ids, targets]),
                 first_label=len(request.prompt_ids),
-                labels=labels_of(positions, targets, self._selection),
+                labels=labels_of(positions, targets, self.selection),
                 finish_reason="length",
             )
 

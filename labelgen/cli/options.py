@@ -37,7 +37,7 @@ _RUN_OPTIONS = [
     click.option(
         "--column", "columns", metavar="FIELD", multiple=True, help="Field kept beside each record; repeatable."
     ),
-    click.option("--limit", type=int, help="Prompts at most."),
+    click.option("--limit", type=int, help="Prompts read at most, those in the folder already included."),
     click.option("--dtype", help="auto, float32, bfloat16 or float16.  [default: float32 on a CPU, else auto]"),
     click.option("--head-dtype", help="Precision of the output layer; float32 breaks the ties of a bfloat16 head."),
     click.option("--max-model-len", type=int, help="Context in tokens.  [default: the model's]"),

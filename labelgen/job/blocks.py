@@ -71,7 +71,8 @@ class BlockCollector:
         prompt = state.prompts[row]
         record: LabelRecord | None = None
         if isinstance(answer, Refusal):
-            self._reject(state, prompt, answer.reason)
+            kind = "offset" if self._requests.spec.task == "score" else "response"
+            self._reject(state, prompt, f"{kind} {number}: {answer.reason}")
         else:
             record = self._requests.to_record(prompt, answer)
             state.records[row, int(number)] = record

@@ -60,6 +60,8 @@ class Job:
         check_folder(spec.output_dir)
         self._owns_teacher = teacher is None
         self._teacher: Teacher = teacher or _load_teacher(spec)
+        if self._teacher.selection != spec.selection:
+            raise ValueError(f"the teacher captures {self._teacher.selection}, the spec asks for {spec.selection}")
         self._facts = self._teacher.facts
         sampling, self._sampling_origins = spec.sampling.resolve(self._facts.sampling_defaults)
         self._requests = PromptRequests(
@@ -225,6 +227,9 @@ class _Labelling:
                     self.num_records += 1
                     self.num_labels += len(record.labels)
                 self.seconds = time.monotonic() - started
+                if writing is not None and writing.done():
+                    writing.result()  # a failed write ends the job now, not when the next block is complete
+                    writing = None
                 for block in self._collector.take_complete():
                     if writing is not None:
                         writing.result()  # one block at a time is written: memory stays bounded, failures surface
@@ -278,4 +283,6 @@ def _load_teacher(spec: RunSpec) -> Teacher:
 def _why_none(ingest: Ingest, root: Path) -> str:
     if ingest.num_rejected:
         return f"all {ingest.num_rejected:,} rows are rejected; the reasons are in {root / REJECTED_NAME}"
+    if ingest.num_unchanged_sources:
+        return f"they have not changed since all their rows were rejected; see {root / REJECTED_NAME}"
     return "there are no rows"

@@ -45,6 +45,10 @@ class RunSpec:
     def __post_init__(self) -> None:
         if self.task not in ("generate", "score"):
             raise ValueError(f"task must be 'generate' or 'score', got {self.task!r}")
+        sources: object = self.sources
+        if isinstance(sources, str):
+            raise TypeError(f"sources is a tuple of names, got the string {sources!r}; write ({sources!r},)")
+        object.__setattr__(self, "output_dir", Path(self.output_dir))  # a string is as good
         if not self.sources:
             raise ValueError("nothing to label: name at least one source")
         for name in ("block_size", "responses", "max_tokens", "limit"):

@@ -75,11 +75,8 @@ def parse_row(row: object, *, task: Task, source: str, line: int, columns: Seque
         return refuse(f"'id' must be a string or an integer, got {type(prompt_id).__name__}")
     if isinstance(prompt_id, str) and (problem := _surrogate_problem("id", prompt_id)) is not None:
         return refuse(problem)
-    missing = [name for name in columns if name not in row]
-    if missing:
-        return refuse(f"column {missing[0]!r} is to be kept, but the row has none")
     try:
-        kept = json.loads(json.dumps({name: row[name] for name in columns}, default=str, allow_nan=False))
+        kept = json.loads(json.dumps({name: row.get(name) for name in columns}, default=str, allow_nan=False))
     except ValueError:
         return refuse(f"a column to be kept holds NaN or infinity, which JSON cannot: {', '.join(columns)}")
     fields = {given[0]: content}

@@ -60,6 +60,7 @@ class PromptSnapshot:
 
     def __init__(self, root: Path) -> None:
         self._store = LocalStore(root)
+        self._next_block = 0
 
     @property
     def blocks(self) -> list[str]:
@@ -104,16 +105,18 @@ class PromptSnapshot:
         """
         ingest = Ingest()
         known = self._read_sources()
-        unread = [source for source in sources if _state(source) is None or known.get(source) != _state(source)]
-        ingest.num_unchanged_sources = len(sources) - len(unread)
+        states = {source: _state(source, columns) for source in sources}
+        unread = [source for source, state in states.items() if state is None or known.get(source) != state]
+        ingest.num_unchanged_sources = len(states) - len(unread)
         if not unread:
             return ingest
         with _SeenPrompts() as seen:
-            num_before = 0
-            for block in self.blocks:
+            num_before, blocks = 0, self.blocks
+            self._next_block = int(blocks[-1]) + 1 if blocks else 0
+            for block in blocks:
                 num_before += seen.add_block(self._open(block))
             for source in unread:
-                state = _state(source)
+                state = states[source]
                 room = None if limit is None else limit - num_before - ingest.num_new
                 rows = read_source(source, task=task, columns=columns)
                 was_read_whole = self._ingest_source(rows, seen, rejects, block_size, room, ingest)
@@ -159,8 +162,9 @@ class PromptSnapshot:
         return was_read_whole
 
     def _write_block(self, prompts: Sequence[Prompt]) -> None:
-        blocks = self.blocks
-        block = f"{int(blocks[-1]) + 1 if blocks else 0:06d}"
+        # Counted from what was read of ids before: where another job has written since, put_new refuses.
+        block = f"{self._next_block:06d}"
+        self._next_block += 1
         path = self._store.scratch_path()
         pq.write_table(pa.Table.from_pylist([_to_row(prompt) for prompt in prompts], _SCHEMA), path, compression="zstd")
         if not self._store.put_new(f"{PROMPTS_DIR}/{block}.parquet", path):
@@ -233,12 +237,12 @@ def _rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _state(source: str) -> dict[str, int] | None:
+def _state(source: str, columns: Sequence[str]) -> dict[str, Any] | None:
     """What tells that a source has not changed; None where nothing can."""
     if source == STDIN:
         return None
     stat = Path(source).stat()
-    return {"num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return {"num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "columns": list(columns)}
 
 
 def _to_row(prompt: Prompt) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _json_lines(file: BinaryIO, source: str) -> Iterator[tuple[int, object]]:
         if not data.strip():
             continue
         try:
-            yield line, json.loads(data.decode())
+            yield line, json.loads(data.decode("utf-8-sig" if line == 1 else "utf-8"))
         except UnicodeDecodeError as error:
             yield line, Reject(source=source, line=line, reason=f"is not UTF-8: {error}")
         except (ValueError, RecursionError) as error:
@@ -83,10 +83,17 @@ def _json_lines(file: BinaryIO, source: str) -> Iterator[tuple[int, object]]:
 
 def _table_rows(source: str) -> Iterator[tuple[int, object]]:
     line = 0
-    for batch in pq.ParquetFile(source).iter_batches(batch_size=1024):
+    batches = pq.ParquetFile(source).iter_batches(batch_size=1024)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{source}: is damaged after row {line} ({error})") from error
+        if batch is None:
+            return
         for row in batch.to_pylist():
             line += 1
-            if row.get("messages") is not None:  # a table gives every message the keys of all messages
+            if isinstance(row.get("messages"), list):  # a table gives every message the keys of all messages
                 row["messages"] = [_without_nulls(message) for message in row["messages"]]
             yield line, row
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["MARK", "EngineGuard", "marked_processes"]
@@ -23,7 +24,7 @@ _POLL_SECONDS = 0.2
 
 
 class EngineGuard:
-    """Marks all processes started from now on as this driver's, and guards them."""
+    """Guards the processes that are started while it marks."""
 
     def __init__(self) -> None:
         self._mark = f"{os.getpid()}-{uuid.uuid4().hex}"
@@ -36,11 +37,28 @@ class EngineGuard:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
-        os.environ[MARK] = self._mark
+
+    @contextlib.contextmanager
+    def marking(self) -> Iterator[str]:
+        """Mark the processes that are started meanwhile, and all that they start; give the mark.
+
+        A process shows its environment as it was when its program was started. So vLLM must spawn, not fork (its
+        default on GPUs), and setproctitle must leave the environment's place in memory alone (SPT_NOENV).
+        """
+        wanted = {MARK: self._mark, "VLLM_WORKER_MULTIPROC_METHOD": "spawn", "SPT_NOENV": "1"}
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
+        try:
+            yield self._mark
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
     def close(self) -> None:
         """Kill what is left of the engine, and end the guard."""
-        os.environ.pop(MARK, None)
         _kill_marked(self._mark)
         self._process.kill()
         self._process.wait()

@@ -81,6 +81,10 @@ class FakeTeacher:
         return self._facts
 
     @property
+    def selection(self) -> Selection:
+        return self._selection
+
+    @property
     def tokenizer(self) -> FakeTokenizer:
         return self._tokenizer
 

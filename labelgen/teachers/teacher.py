@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from labelgen.prompts.tokenizer import PromptTokenizer
 from labelgen.teachers.sampling import Sampling
 from labelstore.labels import Labels
+from labelstore.selection import Selection
 
 __all__ = ["Answer", "EngineError", "GenerateRequest", "Refusal", "Request", "ScoreRequest", "Teacher", "TeacherFacts"]
 
@@ -81,6 +82,10 @@ class Teacher(Protocol):
 
     @property
     def facts(self) -> TeacherFacts: ...
+    @property
+    def selection(self) -> Selection:
+        """What is kept of each distribution."""
+
     @property
     def tokenizer(self) -> PromptTokenizer: ...
     def start(self) -> None:

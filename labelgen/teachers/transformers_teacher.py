@@ -64,6 +64,10 @@ class TransformersTeacher:
         return self._facts
 
     @property
+    def selection(self) -> Selection:
+        return self._selection
+
+    @property
     def tokenizer(self) -> HFTokenizer:
         return self._tokenizer
 

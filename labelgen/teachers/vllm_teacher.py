@@ -55,6 +55,7 @@ class VLLMTeacher:
         self._log_path = log_path
         self._engine: Any = None
         self._guard: EngineGuard | None = None
+        self._num_names = 0
         model_dir = find_model_dir(teacher)
         self._tokenizer = HFTokenizer(model_dir)
         # Until all is checked, nothing is written into a folder of the user's.
@@ -71,10 +72,16 @@ class VLLMTeacher:
                 teacher, model_dir, settings, config=self._config, tokenizer=self._tokenizer, capture=capture
             )
         check_selection(selection, vocab_size=self._facts.vocab_size)
+        if self._width > self._facts.vocab_size:
+            raise ValueError(f"{selection} asks for more entries than the teacher's {self._facts.vocab_size} rows")
 
     @property
     def facts(self) -> TeacherFacts:
         return self._facts
+
+    @property
+    def selection(self) -> Selection:
+        return self._selection
 
     @property
     def tokenizer(self) -> HFTokenizer:
@@ -89,11 +96,11 @@ class VLLMTeacher:
     def start(self) -> None:
         if self._engine is not None:
             return
-        self._guard = EngineGuard()
         from vllm.v1.engine.llm_engine import LLMEngine
 
+        self._guard = EngineGuard()
         try:
-            with capture_output(self._log_path):
+            with capture_output(self._log_path), self._guard.marking():
                 self._engine = LLMEngine.from_engine_args(self._engine_args)
         except Exception as error:  # vLLM raises plain exceptions of many kinds; all mean that there is no engine
             self.close()
@@ -122,27 +129,36 @@ class VLLMTeacher:
         # Twice what runs at once: while an answer is taken away, the next request is in the engine's queue already.
         max_in_flight = 2 * self._config.scheduler_config.max_num_seqs
         waiting = iter(requests)
-        in_flight: dict[str, Request] = {}
+        in_flight: dict[str, Request] = {}  # by the name that the engine knows
         is_exhausted = False
-        while in_flight or not is_exhausted:
-            while not is_exhausted and len(in_flight) < max_in_flight:
-                request = next(waiting, None)
-                if request is None:
-                    is_exhausted = True
-                elif (refusal := self._submit(request)) is not None:
-                    yield refusal
-                else:
-                    in_flight[request.request_id] = request
-            if in_flight:
-                for output in self._step():
-                    if output.finished:
-                        yield self._to_answer(in_flight.pop(output.request_id), output)
+        try:
+            while in_flight or not is_exhausted:
+                while not is_exhausted and len(in_flight) < max_in_flight:
+                    request = next(waiting, None)
+                    if request is None:
+                        is_exhausted = True
+                        continue
+                    name = self._new_name()
+                    if (refusal := self._submit(name, request)) is not None:
+                        yield refusal
+                    else:
+                        in_flight[name] = request
+                if in_flight:
+                    for output in self._step():
+                        if output.finished and output.request_id in in_flight:
+                            yield self._to_answer(in_flight.pop(output.request_id), output)
+        finally:  # a caller that stops early leaves requests behind, which the next one must not meet
+            if in_flight and self._engine is not None:
+                self._engine.abort_request(list(in_flight))
 
     def close(self) -> None:
-        if self._engine is not None:
-            with capture_output(self._log_path):
-                self._engine.engine_core.shutdown()
-            self._engine = None
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            try:
+                with capture_output(self._log_path):
+                    engine.engine_core.shutdown()
+            except OSError:  # the log's folder is gone: the engine must end all the same
+                engine.engine_core.shutdown()
         if self._guard is not None:
             self._guard.close()
             self._guard = None
@@ -180,10 +196,11 @@ class VLLMTeacher:
         answers = {}
         for width in (self._facts.vocab_size, self._width):  # one after the other: a step has one width
             prompt = TokensPrompt(prompt_token_ids=input_ids.tolist())
-            self._engine.add_request("self-test", prompt, self._score_parameters(width))
-            outputs = [output for output in self._step() if output.finished]
+            name = self._new_name()
+            self._engine.add_request(name, prompt, self._score_parameters(width))
+            outputs: list[Any] = []
             while not outputs:
-                outputs = [output for output in self._step() if output.finished]
+                outputs = [output for output in self._step() if output.finished and output.request_id == name]
             answers[width] = positions_of(outputs[0].prompt_logprobs, top_k=width, prompt_skip=0)
         whole = answers[self._facts.vocab_size]
         full = np.empty((len(input_ids) - 1, self._facts.vocab_size), dtype=np.float32)
@@ -194,7 +211,12 @@ class VLLMTeacher:
         for problem in find_selection_problems(labels, full, self._selection):
             raise EngineError(f"this engine does not give {self._selection} right: {problem}")
 
-    def _submit(self, request: Request) -> Refusal | None:
+    def _new_name(self) -> str:
+        """Return a name that the engine has not seen: callers' own names come again in every run."""
+        self._num_names += 1
+        return f"labelgen-{self._num_names}"
+
+    def _submit(self, name: str, request: Request) -> Refusal | None:
         """Put a request into the engine's queue; return a refusal where it cannot be."""
         from vllm.inputs import TokensPrompt
 
@@ -206,7 +228,7 @@ class VLLMTeacher:
         if problem is None:
             try:
                 prompt = TokensPrompt(prompt_token_ids=token_ids.tolist())
-                self._engine.add_request(request.request_id, prompt, parameters)
+                self._engine.add_request(name, prompt, parameters)
             except refusals() as error:
                 problem = f"vLLM refuses it: {_first_line(error)}"
         return None if problem is None else Refusal(request_id=request.request_id, reason=problem)
@@ -259,6 +281,9 @@ class VLLMTeacher:
 
     def _to_answer(self, request: Request, output: Any) -> Answer | Refusal:
         completion = output.outputs[0]
+        asked = request.prompt_ids if isinstance(request, GenerateRequest) else request.input_ids
+        if not np.array_equal(output.prompt_token_ids, asked):
+            raise EngineError("vLLM gave the answer to another request; labels would be of the wrong prompt")
         if completion.finish_reason not in ("stop", "length"):
             reason = f"the engine ended it with {completion.finish_reason!r}"
             return Refusal(request_id=request.request_id, reason=reason)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labelstore.codecs import Codec
-from labelstore.entry import Entry, ShardEntry, entry_name, next_generation, read_entries
+from labelstore.entry import ENTRIES_DIR, Entry, ShardEntry, entry_name, next_generation, read_entries
 from labelstore.errors import DamagedDatasetError, FingerprintError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
 from labelstore.manifest import MANIFEST_NAME, Manifest
@@ -128,6 +128,11 @@ class DatasetWriter:
             self._store.put_new("README.md", _readme(header))
             return header
         existing = Header.from_bytes(self._store.read(HEADER_NAME), origin=f"{root}/{HEADER_NAME}")
+        if existing.fingerprint != header.fingerprint and not self._store.names(ENTRIES_DIR):
+            # A job that died before its first label binds nobody to its settings.
+            self._store.replace(HEADER_NAME, header.to_bytes())
+            self._store.replace("README.md", _readme(header))
+            return header
         self._store.put_new("README.md", _readme(existing))  # a crash may have come between the two
         check_same_fingerprint(existing, header, origin=str(root))
         return existing

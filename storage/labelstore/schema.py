@@ -103,9 +103,6 @@ class HardColumns:
         spans = table.column("spans").combine_chunks()
         self._spans_offsets = spans.offsets.to_numpy()
         self._spans = spans.values
-        self.num_labels = [
-            sum(span["stop"] - span["start"] for span in row) for row in table.column("spans").to_pylist()
-        ]
 
     def record_fields(self, row: int) -> dict[str, object]:
         """Return the arguments of LabelRecord, but for its labels, that stand in a row."""

@@ -42,13 +42,35 @@ def marks_of(driver: int) -> set[str]:
     return found
 
 
+def descendants(parent: int) -> dict[int, str]:
+    """Return all processes below one, with their titles."""
+    parents: dict[int, tuple[int, str]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            above = int(path.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1])
+            title = path.joinpath("cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+            parents[int(path.name)] = (above, title)
+    found: dict[int, str] = {}
+    while new := {
+        pid: title for pid, (above, title) in parents.items() if above in {parent, *found} and pid not in found
+    }:
+        found |= new
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return False
+
+
 def test_the_guard_kills_what_a_killed_driver_leaves() -> None:
     # A grandchild in a session of its own, as an engine's worker is; no model needed.
     code = (
         "import subprocess, sys, time\n"
         "from labelgen.teachers.engine_guard import EngineGuard\n"
-        "guard = EngineGuard()\n"
-        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+        "with EngineGuard().marking():\n"
+        "    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
         "print('ready', flush=True)\n"
         "time.sleep(600)\n"
     )
@@ -64,12 +86,17 @@ def test_the_guard_kills_what_a_killed_driver_leaves() -> None:
 
 def test_closing_the_guard_kills_stragglers_and_unmarks_the_driver() -> None:
     guard = EngineGuard()
-    mark = os.environ[MARK]
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with guard.marking() as mark:
+        child = subprocess.Popen(sleep)
+    other = subprocess.Popen(sleep)  # the host program's own: none of the guard's business
     assert wait_for(lambda: marked_processes(mark), seconds=10)
     guard.close()
     assert child.wait() == -signal.SIGKILL
     assert MARK not in os.environ and not marked_processes(mark)
+    assert other.poll() is None
+    other.kill()
+    other.wait()
 
 
 @contextlib.contextmanager
@@ -103,10 +130,12 @@ def test_a_killed_job_leaves_no_process_and_is_finished_by_the_same_command(tmp_
         )
         assert is_published and process.poll() is None, (tmp_path / "first.log").read_text()
         (mark,) = marks_of(process.pid)
-        assert len(marked_processes(mark)) >= 1
+        engine = {pid: name for pid, name in descendants(process.pid).items() if name.startswith("VLLM::")}
+        assert len(engine) >= 2 and engine.keys() <= set(marked_processes(mark)), "the guard does not see the engine"
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert wait_for(lambda: not marked_processes(mark), seconds=15), "the engine outlives its driver"
+    assert not [pid for pid in engine if Path(f"/proc/{pid}/environ").exists() and _is_alive(pid)]
     num_before = len(labelstore.open_dataset(out))
     assert 0 < num_before < num_records and num_before % 32 == 0
     with running(command, tmp_path / "second.log") as process:

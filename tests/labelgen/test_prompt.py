@@ -60,9 +60,9 @@ def test_a_bad_row_says_why(row: object, task: Task, reason: str) -> None:
     assert reason in reject.reason and reject.line == 3
 
 
-def test_a_missing_column_is_a_reject() -> None:
-    reject = parsed({"prompt": "a"}, columns=("topic",))
-    assert isinstance(reject, Reject) and "column 'topic' is to be kept" in reject.reason
+def test_a_missing_column_is_null() -> None:
+    prompt = parsed({"prompt": "a"}, columns=("topic",))
+    assert isinstance(prompt, Prompt) and prompt.kept == {"topic": None}
 
 
 def test_a_kept_column_must_be_json_to_come_back_as_it_was() -> None:

@@ -18,6 +18,8 @@ from parity_workload import label_workload
 
 import labelstore
 from labelgen.teachers.engine_settings import EngineSettings
+from labelgen.teachers.sampling import SamplingChoice
+from labelgen.teachers.teacher import Answer, GenerateRequest
 from labelgen.teachers.transformers_teacher import TransformersTeacher
 from labelgen.teachers.vllm_teacher import VLLMTeacher
 from labelstore.labels import Labels
@@ -156,6 +158,36 @@ def test_a_response_keeps_its_end_exactly_if_the_teacher_wrote_it(proof: Proof) 
         assert record.text is not None and "<|im_end|>" not in record.text
     if proof.name == "smollm2":
         assert reasons == {"stop", "length"}
+
+
+def test_requests_that_a_caller_left_behind_do_not_meet_the_next_ones(proof: Proof) -> None:
+    sampling, _ = SamplingChoice().resolve({})
+
+    def requests(text: str, max_tokens: int) -> list[GenerateRequest]:
+        ids = proof.teacher.tokenizer.encode_text(text, with_special_tokens=True)
+        return [
+            GenerateRequest(
+                request_id=f"000000/{i}/0", prompt_ids=ids, sampling=sampling, max_tokens=max_tokens + i, seed=i
+            )
+            for i in range(6)
+        ]
+
+    answers = proof.teacher.label(requests("One two three", 1))
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]  # as a full disk or Ctrl-C does
+    wanted = requests("A wholly different beginning of a text", 12)
+    got = {answer.request_id: answer for answer in proof.teacher.label(wanted)}
+    for request in wanted:
+        answer = got[request.request_id]
+        assert isinstance(answer, Answer) and answer.first_label == len(request.prompt_ids)
+        np.testing.assert_array_equal(answer.input_ids[: answer.first_label], request.prompt_ids)
+        record = LabelRecord(
+            prompt_id="p",
+            input_ids=answer.input_ids,
+            spans=np.array([[answer.first_label, len(answer.input_ids)]], dtype=np.int32),
+            labels=answer.labels,
+        )
+        assert proof.compare([record]).failures(FLOAT32_LIMITS) == []
 
 
 def test_vllm_keeps_the_protocol(proof: Proof) -> None:

@@ -160,6 +160,26 @@ def test_an_interrupted_job_goes_on_with_the_missing_blocks(tmp_path: Path) -> N
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_a_job_that_died_before_its_first_label_binds_nobody(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "p.jsonl")
+
+    class NeverStarting(FakeTeacher):
+        def start(self) -> None:
+            raise EngineError("out of memory")
+
+    with pytest.raises(EngineError, match="out of memory"):
+        run(make_spec(tmp_path), NeverStarting(selection=labelstore.Selection(top_k=8), max_model_len=512))
+    smaller = FakeTeacher(selection=labelstore.Selection(top_k=8), max_model_len=64)
+    assert run(make_spec(tmp_path), smaller).num_new_records == 10
+    assert labelstore.open_dataset(tmp_path / "out").header.fingerprint_fields["max_model_len"] == 64
+
+
+def test_a_teacher_that_keeps_something_else_is_refused(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "p.jsonl")
+    with pytest.raises(ValueError, match="the teacher captures top_k=3, the spec asks for top_k=8"):
+        run(make_spec(tmp_path), FakeTeacher(selection=labelstore.Selection(top_k=3)))
+
+
 def test_other_settings_are_refused_and_nothing_changes(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl")
     run(make_spec(tmp_path))
@@ -199,7 +219,7 @@ def test_bad_rows_and_prompts_are_rejected_and_the_job_goes_on(tmp_path: Path) -
 
 
 class RefusingTeacher(FakeTeacher):
-    """Cannot answer one request, and gives NaN for another, as a broken kernel does."""
+    """Cannot answer one request."""
 
     def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
         for request in requests:
@@ -214,7 +234,7 @@ def test_a_prompt_that_the_engine_refuses_is_rejected_by_name(tmp_path: Path) ->
     summary = run(make_spec(tmp_path), RefusingTeacher(selection=Selection(top_k=8), max_model_len=64))
     assert summary.counts.num_records == 4 and summary.num_rejected == 1
     reject = json.loads((tmp_path / "out/.labelgen/rejected.jsonl").read_text())
-    assert reject["id"] == "r1" and reject["line"] == 2 and reject["reason"] == "poison"
+    assert reject["id"] == "r1" and reject["line"] == 2 and reject["reason"] == "response 0: poison"
 
 
 class ShiftingTeacher(FakeTeacher):

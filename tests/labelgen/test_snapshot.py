@@ -109,6 +109,22 @@ def test_a_reading_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert blocks(tmp_path) == {"000000": ["r0", "r1", "r2", "r3"], "000001": ["r4", "r5"]}
 
 
+def test_of_two_jobs_that_read_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_rows(tmp_path / "p.jsonl", ROWS)
+    write_block = PromptSnapshot._write_block
+
+    def with_another_job(self: PromptSnapshot, prompts: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(PromptSnapshot, "_write_block", write_block)
+            ingest(tmp_path, source)  # reads and writes all of it meanwhile
+        write_block(self, prompts)
+
+    monkeypatch.setattr(PromptSnapshot, "_write_block", with_another_job)
+    with pytest.raises(ValueError, match="another job is reading prompts into this folder"):
+        ingest(tmp_path, source)
+    assert blocks(tmp_path) == {"000000": ["r0", "r1", "r2", "r3"], "000001": ["r4", "r5"]}
+
+
 def test_stdin_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
