@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from labelgen.job.requests import PromptRequests
 from labelgen.prompts.prompt import Prompt, Reject
 from labelgen.prompts.snapshot import PromptSnapshot
-from labelgen.teachers.teacher import Answer, Refusal, Request
+from labelgen.teachers.teacher import Answer, EngineError, Refusal, Request
 from labelstore.record import LabelRecord
+from labelstore.record_checks import find_problems
 
 __all__ = ["BlockCollector", "CompleteBlock"]
+
+# One odd answer must not end a job of ten million; this many, and this share of all, are no accident.
+_UNSOUND_AT_LEAST = 8
+_UNSOUND_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,8 @@ class BlockCollector:
         self._complete: list[CompleteBlock] = []
         self.num_prompts_drawn = 0
         self.num_rejected = 0
+        self._num_answers = 0
+        self._num_unsound = 0
 
     def requests(self) -> Iterator[Request]:
         """Yield the requests of all blocks; a prompt that gives none becomes a reject."""
@@ -74,10 +81,31 @@ class BlockCollector:
             kind = "offset" if self._requests.spec.task == "score" else "response"
             self._reject(state, prompt, f"{kind} {number}: {answer.reason}")
         else:
-            record = self._requests.to_record(prompt, answer)
-            state.records[row, int(number)] = record
+            record = self._sound_record(state, prompt, answer)
+            if record is not None:
+                state.records[row, int(number)] = record
         self._close_if_complete(block, state)
         return record
+
+    def _sound_record(self, state: _OpenBlock, prompt: Prompt, answer: Answer) -> LabelRecord | None:
+        """Return the record of an answer; one whose labels contradict themselves becomes a reject.
+
+        Raises:
+            EngineError: too many do; the teacher is broken, not an answer.
+        """
+        self._num_answers += 1
+        record = self._requests.to_record(prompt, answer)
+        problem = next(find_problems(record, vocab_size=self._requests.facts.vocab_size), None)
+        if problem is None:
+            return record
+        self._num_unsound += 1
+        if self._num_unsound >= _UNSOUND_AT_LEAST and self._num_unsound > _UNSOUND_SHARE * self._num_answers:
+            raise EngineError(
+                f"the labels of {self._num_unsound:,} of {self._num_answers:,} answers contradict themselves; "
+                f"the last: record {record.record_id!r}: {problem}"
+            )
+        self._reject(state, prompt, f"the labels of record {record.record_id!r} contradict themselves: {problem}")
+        return None
 
     def take_complete(self) -> list[CompleteBlock]:
         """Return the blocks that have become complete since the last call."""

@@ -254,9 +254,30 @@ class ShiftingTeacher(FakeTeacher):
 def test_labels_that_contradict_their_tokens_end_the_job_and_are_not_published(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl", 8)
     spec = make_spec(tmp_path, selection=labelstore.Selection(top_k=1000))
-    with pytest.raises(ValueError, match=r"record 'r0#0': position"):
+    with pytest.raises(EngineError, match=r"the labels of 8 of 8 answers contradict themselves; .*'r7#0': position"):
         labelgen.run(spec, teacher=ShiftingTeacher(selection=Selection(top_k=1000), max_model_len=64))
     assert len(labelstore.open_dataset(tmp_path / "out")) == 0
+
+
+def test_one_answer_that_contradicts_itself_is_rejected_and_the_job_goes_on(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "p.jsonl", 8)
+
+    class OddTeacher(ShiftingTeacher):
+        def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
+            for request in requests:
+                if request.request_id == "000001/1/0":
+                    yield from ShiftingTeacher.label(self, [request])
+                else:
+                    yield from FakeTeacher.label(self, [request])
+
+    selection = labelstore.Selection(top_k=1000)
+    summary = labelgen.run(
+        make_spec(tmp_path, selection=selection), teacher=OddTeacher(selection=selection, max_model_len=64)
+    )
+    assert summary.counts.num_records == 7 and summary.num_rejected == 1
+    reject = json.loads((tmp_path / "out/.labelgen/rejected.jsonl").read_text())
+    assert reject["id"] == "r5" and "the labels of record 'r5#0' contradict themselves: position" in reject["reason"]
+    assert labelstore.verify_dataset(tmp_path / "out").is_sound
 
 
 def test_no_usable_row_is_an_error_that_says_where_the_reasons_are(tmp_path: Path) -> None:
