@@ -116,7 +116,11 @@ def test_datasets_are_sound_and_say_what_they_are(proof: Proof) -> None:
     for name in names.split():
         assert name in fields, name
     assert fields["dtype"] == fields["head_dtype"] == "float32"
-    assert fields["stop_ids"], "what ends a response is recorded"
+    recorded = labelstore.open_dataset(proof.generated_dir).entries[0].recorded
+    assert fields["stop_ids"] == [int(token_id) for token_id in recorded["stop_id_origins"]]
+    assert set(recorded["stop_id_origins"].values()) <= {"generation_config", "tokenizer"}
+    assert set(recorded["sampling_origins"]) == set(fields["sampling"]) - {"stop"}
+    assert recorded["capture"] == "arrays"
 
 
 def test_ids_of_the_upper_half_of_a_large_vocabulary_occur(proof: Proof) -> None:
