@@ -6,22 +6,19 @@ python benchmarks/capture_cost.py [--write]      # no model; vLLM's own classes,
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from dated_result import write_result
 
 from labelgen.teachers.vllm_logprobs import ARRAYS_KEY, capture_arrays, labels_of, positions_of
 from labelstore.selection import Selection
 
-RESULTS_DIR = Path(__file__).resolve().parent / "results"
 TOP_KS = (16, 64, 128, 256)
 NUM_POSITIONS = 256  # of one response
 NUM_ROUNDS = 7
@@ -90,16 +87,19 @@ def main() -> None:
         rows.append(row)
     table = format_rows(rows)
     print(table)
-    content = {"date": datetime.date.today().isoformat(), "python": platform.python_version(), "rows": rows}
     if arguments.write:
-        stem = RESULTS_DIR / f"capture-cost-{content['date']}"
-        stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-        stem.with_suffix(".md").write_text(
-            f"# What a captured candidate costs the driver, {content['date']}\n\n{table}\n\n"
-            f"From what the engine core hands over to labels (dicts: vLLM's part alone), one core, {NUM_POSITIONS} "
-            f"positions,\nmedian of {NUM_ROUNDS}. Again with `python benchmarks/capture_cost.py --write`.\n"
+        write_result(
+            "capture-cost",
+            title="What a captured candidate costs the driver",
+            table=table,
+            note=(
+                f"From what the engine core hands over to labels (dicts: vLLM's part alone), one core, {NUM_POSITIONS} "
+                f"positions,\nmedian of {NUM_ROUNDS}."
+            ),
+            command="python benchmarks/capture_cost.py --write",
+            content={"rows": rows},
         )
-    print(json.dumps(content))
+    print(json.dumps({"rows": rows}))
 
 
 def format_rows(rows: list[dict[str, Any]]) -> str:

@@ -38,7 +38,7 @@ def main() -> None:
     if not arguments.rehearse:
         if runners != {"v2"}:
             print(f"✗ the runner is {', '.join(runners)}, not v2: V2's behaviour is still unknown")
-        write_results(comparisons, stem="gpu", command="make check-gpu")
+        write_results(comparisons, name="gpu", command="make check-gpu")
     sys.exit(not (is_right and (arguments.rehearse or runners == {"v2"})))
 
 

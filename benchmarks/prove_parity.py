@@ -6,10 +6,6 @@ make parity     # both demo teachers in float32; writes benchmarks/results/parit
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dated_result import write_result
 from parity import BFLOAT16_LIMITS, FLOAT32_LIMITS, ParityFigures, compare_with_reference, format_figures
 from parity_workload import label_workload
 
@@ -27,7 +24,6 @@ from labelgen.teachers.vllm_teacher import VLLMTeacher
 from labelstore.selection import Selection
 from teachers import fetch_teacher
 
-RESULTS_DIR = Path(__file__).resolve().parent / "results"
 TOP_K = 64
 MAX_MODEL_LEN = 512
 
@@ -79,29 +75,25 @@ def prove(
     return comparisons
 
 
-def write_results(comparisons: Sequence[Comparison], *, stem: str, command: str) -> None:
-    """Write a dated JSON file and its Markdown table."""
-    date = datetime.date.today().isoformat()
-    content = {
-        "date": date,
-        "command": command,
-        "commit": _output("git", "rev-parse", "HEAD"),
-        "machine": f"{platform.machine()}, {_processor()}",
-        "python": platform.python_version(),
-        "comparisons": [
-            {"name": one.name, **one.figures.to_json(), "recorded": one.recorded, "failures": one.failures}
-            for one in comparisons
-        ],
-    }
-    RESULTS_DIR.mkdir(exist_ok=True)
-    (RESULTS_DIR / f"{stem}-{date}.json").write_text(json.dumps(content, indent=1) + "\n")
-    table = format_figures([(one.name, one.figures) for one in comparisons])
-    (RESULTS_DIR / f"{stem}-{date}.md").write_text(
-        f"# Labels against the full softmax, {date}\n\n{table}\n\n"
-        f"vLLM {comparisons[0].recorded['vllm_version']}, runner {comparisons[0].recorded['vllm_runner']}, "
-        f"{comparisons[0].recorded['device']}; top-k {TOP_K}; reference: Transformers in float32 over the records' own "
-        f"`input_ids`.\nDifferences of log-probabilities are in nats: the largest among a label's candidates.\n"
-        f"Machine: {content['machine']}. Again with `{command}`.\n"
+def write_results(comparisons: Sequence[Comparison], *, name: str, command: str) -> None:
+    """Write a dated result of several comparisons."""
+    recorded = comparisons[0].recorded
+    write_result(
+        name,
+        title="Labels against the full softmax",
+        table=format_figures([(one.name, one.figures) for one in comparisons]),
+        note=(
+            f"vLLM {recorded['vllm_version']}, runner {recorded['vllm_runner']}, {recorded['device']}; top-k {TOP_K}; "
+            f"reference: Transformers in float32 over the records' own `input_ids`.\n"
+            f"Differences of log-probabilities are in nats: the largest among a label's candidates."
+        ),
+        command=command,
+        content={
+            "comparisons": [
+                {"name": one.name, **one.figures.to_json(), "recorded": one.recorded, "failures": one.failures}
+                for one in comparisons
+            ]
+        },
     )
 
 
@@ -114,15 +106,6 @@ def report(comparisons: Sequence[Comparison]) -> bool:
     is_right = not any(one.failures for one in comparisons)
     print("✓ all labels are right" if is_right else "✗ labels differ from the reference")
     return is_right
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def main() -> None:
@@ -140,7 +123,7 @@ def main() -> None:
         for comparison in prove(name, dtype=arguments.dtype, head_dtype=arguments.head_dtype)
     ]
     if arguments.write:
-        write_results(comparisons, stem="parity", command="make parity")
+        write_results(comparisons, name="parity", command="make parity")
     sys.exit(not report(comparisons))
 
 

@@ -6,13 +6,12 @@ PYTHONPATH=examples python benchmarks/selections.py [--write]
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dated_result import write_result
 
 import labelgen
 import labelstore
@@ -22,7 +21,6 @@ from labelstore.selection import Selection
 from teachers import fetch_teacher
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS_DIR = ROOT / "benchmarks/results"
 SELECTIONS = [
     Selection(top_k=16),
     Selection(top_k=64),
@@ -82,13 +80,13 @@ def main() -> None:
     table = "\n".join(lines)
     print(table)
     if arguments.write:
-        date = datetime.date.today().isoformat()
-        stem = RESULTS_DIR / f"selections-{date}"
-        stem.with_suffix(".json").write_text(json.dumps({"date": date, "rows": rows}, indent=1) + "\n")
-        stem.with_suffix(".md").write_text(
-            f"# What each selection costs, {date}\n\n{table}\n\nSmolLM2 135M, 72 chats of 32 tokens, codec `open` with "
-            f"everything included, one run each, 2 CPU cores.\nAgain with `PYTHONPATH=examples python "
-            f"benchmarks/selections.py --write`.\n"
+        write_result(
+            "selections",
+            title="What each selection costs",
+            table=table,
+            note="SmolLM2 135M, 72 chats of 32 tokens, codec `open` with everything included, one run each.",
+            command="PYTHONPATH=examples python benchmarks/selections.py --write",
+            content={"rows": rows},
         )
 
 

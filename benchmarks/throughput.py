@@ -11,9 +11,7 @@ Variants of scoring: bare prompt log-probabilities thrown away; ours.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import shutil
 import statistics
 import tempfile
@@ -21,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from dated_result import write_result
 
 import labelgen
 import labelstore
@@ -34,7 +34,6 @@ from labelgen.teachers.vllm_teacher import VLLMTeacher
 from teachers import fetch_teacher
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS_DIR = ROOT / "benchmarks/results"
 GENERATE_VARIANTS = ("no logprobs", "engine's top-k, thrown away", "labelgen, on disk", "flat lists", "dicts")
 SCORE_VARIANTS = ("prompt logprobs, thrown away", "labelgen, on disk")
 
@@ -148,7 +147,7 @@ def main() -> None:
     model = arguments.teacher or str(fetch_teacher("smollm2"))
     selection = labelstore.Selection(top_k=arguments.top_k)
     with tempfile.TemporaryDirectory(prefix="labelgen-throughput-") as folder:
-        common: dict[str, Any] = {"teacher": model, "selection": selection}
+        common: dict[str, Any] = {"teacher": arguments.teacher or "smollm2", "selection": selection}
         specs = {
             "generate": labelgen.RunSpec(
                 task="generate",
@@ -173,23 +172,24 @@ def main() -> None:
             recorded = dict(teacher.facts.recorded)
     rows = summarize(rates)
     print(table := format_rows(rows))
-    content = {
-        "date": datetime.date.today().isoformat(),
-        "top_k": arguments.top_k,
-        "rounds": arguments.rounds,
-        "machine": platform.machine(),
-        "recorded": recorded,
-        "rows": rows,
-        "rates": rates,
-    }
     if arguments.write:
-        stem = RESULTS_DIR / f"throughput-{content['date']}"
-        stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-        stem.with_suffix(".md").write_text(
-            f"# Labelling beside bare vLLM, {content['date']}\n\n{table}\n\nTokens a second, median of "
-            f"{arguments.rounds} interleaved rounds; K = {arguments.top_k}; vLLM {recorded['vllm_version']}, runner "
-            f"{recorded['vllm_runner']}, {recorded['device']}.\nNot measured: any GPU, the V2 runner, teachers above "
-            f"270M parameters. Again with `make bench-throughput`.\n"
+        write_result(
+            "throughput",
+            title="Labelling beside bare vLLM",
+            table=table,
+            note=(
+                f"Tokens a second, median of {arguments.rounds} interleaved rounds; K = {arguments.top_k}; vLLM "
+                f"{recorded['vllm_version']}, runner {recorded['vllm_runner']}, {recorded['device']}.\n"
+                f"Not measured: any other device, runner or teacher."
+            ),
+            command="make bench-throughput",
+            content={
+                "top_k": arguments.top_k,
+                "teacher": arguments.teacher or "smollm2",
+                "recorded": recorded,
+                "rows": rows,
+                "rates": rates,
+            },
         )
     print(json.dumps({"rows": rows}))
 

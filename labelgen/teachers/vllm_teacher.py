@@ -147,9 +147,12 @@ class VLLMTeacher:
                     for output in self._step():
                         if output.finished and output.request_id in in_flight:
                             yield self._to_answer(in_flight.pop(output.request_id), output)
-        finally:  # a caller that stops early leaves requests behind, which the next one must not meet
+        except EngineError:
+            raise  # there is nothing left to stop
+        except BaseException:  # a caller that stops early must leave no work behind for the next one to wait for
             if in_flight and self._engine is not None:
                 self._engine.abort_request(list(in_flight))
+            raise
 
     def close(self) -> None:
         engine, self._engine = self._engine, None
