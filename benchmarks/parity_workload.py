@@ -23,6 +23,7 @@ def label_workload(
         sources=(str(ROOT / "examples/prompts" / _PROMPTS[name]),),
         output_dir=work_dir / "generated",
         teacher=teacher.facts.name,
+        codec="exact",
         max_tokens=max_tokens,
         limit=num_prompts,
         block_size=8,
@@ -32,6 +33,7 @@ def label_workload(
         sources=_documents(work_dir),
         output_dir=work_dir / "scored",
         teacher=teacher.facts.name,
+        codec="exact",
     )
     labelgen.run(generate, teacher=teacher)
     labelgen.run(score, teacher=teacher)

@@ -41,6 +41,7 @@ def measure(teacher: VLLMTeacher, selection: Selection, work_dir: Path) -> dict[
         output_dir=work_dir / str(selection).replace(", ", "-"),
         teacher=teacher.facts.name,
         selection=selection,
+        codec="open",
         max_tokens=32,
     )
     summary = labelgen.run(spec, teacher=teacher)

@@ -32,7 +32,12 @@ _RUN_OPTIONS = [
     click.option("--max-k", type=int, help="With --keep-mass: tokens at most.  [default: 256]"),
     click.option("--draws", type=int, help="Keep random draws from the distribution; with --top-k, from its tail."),
     click.option("--entropy", is_flag=True, help="Keep the entropy of the whole distribution too."),
-    click.option("--codec", default="open", show_default=True, help="How soft labels are stored: open."),
+    click.option(
+        "--codec",
+        default="standard",
+        show_default=True,
+        help="How soft labels are stored: exact, standard, small, or open (for any tool that reads Parquet).",
+    ),
     click.option("--block-size", type=int, default=2048, show_default=True, help="Prompts in a unit of work."),
     click.option(
         "--column", "columns", metavar="FIELD", multiple=True, help="Field kept beside each record; repeatable."

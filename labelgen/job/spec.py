@@ -8,7 +8,7 @@ from pathlib import Path
 from labelgen.prompts.prompt import Task
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.sampling import SamplingChoice
-from labelstore.codecs import codec_named
+from labelstore.codecs import DEFAULT_CODEC, codec_named
 from labelstore.selection import Selection
 
 __all__ = ["RunSpec"]
@@ -32,7 +32,7 @@ class RunSpec:
     output_dir: Path
     teacher: str  # a model folder or a hub name
     selection: Selection = field(default_factory=lambda: Selection(top_k=DEFAULT_TOP_K))
-    codec: str = "open"
+    codec: str = DEFAULT_CODEC
     block_size: int = DEFAULT_BLOCK_SIZE  # prompts in a unit of work
     columns: tuple[str, ...] = ()  # fields of the prompt set that are kept beside each record
     limit: int | None = None  # prompts at most

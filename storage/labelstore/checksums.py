@@ -2,10 +2,11 @@
 
 A shard ends like this:
 
-    row groups | hash list | Parquet footer | footer length (4 bytes) | "PAR1"
+    row groups | model | hash list | Parquet footer | footer length (4 bytes) | "PAR1"
 
-The hash list is the sha256 of the footer (with its 8-byte tail), then for each row group the sha256 of its hard
-columns' bytes and of its soft columns' bytes: 32 * (1 + 2 * row groups) bytes. The dataset's entry holds the sha256 of
+The model is what the codec needs to read the soft columns; the codec `open` has none. The hash list is the sha256 of
+the footer (with its 8-byte tail), of the model, then for each row group of its hard columns' bytes and of its soft
+columns' bytes: 32 * (2 + 2 * row groups) bytes. The dataset's entry holds the sha256 of
 the list. Parquet tools never look between the last row group and the footer. Parquet's own page checksums do not
 cover the footer, and a parser may crash on damaged bytes, so hashes come first.
 """
@@ -39,13 +40,14 @@ class SealedShard:
 
     num_bytes: int
     sha256: str  # of the whole file
+    model_bytes: int
     footer_bytes: int  # footer, its length field and "PAR1"
     hash_list_sha256: str
 
 
 def hash_list_bytes(num_row_groups: int) -> int:
     """Return the length of a shard's hash list in bytes."""
-    return HASH_BYTES * (1 + 2 * num_row_groups)
+    return HASH_BYTES * (2 + 2 * num_row_groups)
 
 
 def column_ranges(metadata: pq.FileMetaData, row_group: int, *, num_hard: int) -> tuple[Range, Range]:
@@ -67,8 +69,8 @@ def column_ranges(metadata: pq.FileMetaData, row_group: int, *, num_hard: int) -
     return Range(min(hard), max(hard)), Range(min(soft), max(soft))
 
 
-def seal_shard(path: Path, *, num_hard: int) -> SealedShard:
-    """Insert the hash list into a Parquet file just written; return the file's hashes. Syncs nothing."""
+def seal_shard(path: Path, *, num_hard: int, model: bytes) -> SealedShard:
+    """Insert model and hash list into a Parquet file just written; return the file's hashes. Syncs nothing."""
     with path.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(size - _TAIL_BYTES)
@@ -76,17 +78,18 @@ def seal_shard(path: Path, *, num_hard: int) -> SealedShard:
         file.seek(size - footer_bytes)
         footer = file.read()
         metadata = pq.read_metadata(path)
-        hashes = [hashlib.sha256(footer).digest()]
+        hashes = [hashlib.sha256(footer).digest(), hashlib.sha256(model).digest()]
         for row_group in range(metadata.num_row_groups):
             for part in column_ranges(metadata, row_group, num_hard=num_hard):
                 file.seek(part.start)
                 hashes.append(hashlib.sha256(file.read(part.stop - part.start)).digest())
         hash_list = b"".join(hashes)
         file.seek(size - footer_bytes)
-        file.write(hash_list + footer)
+        file.write(model + hash_list + footer)
     return SealedShard(
-        num_bytes=size + len(hash_list),
+        num_bytes=size + len(model) + len(hash_list),
         sha256=hash_file(path),
+        model_bytes=len(model),
         footer_bytes=footer_bytes,
         hash_list_sha256=hashlib.sha256(hash_list).hexdigest(),
     )

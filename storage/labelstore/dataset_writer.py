@@ -14,6 +14,7 @@ from labelstore.entry import ENTRIES_DIR, Entry, ShardEntry, entry_name, next_ge
 from labelstore.errors import DamagedDatasetError, FingerprintError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
 from labelstore.manifest import MANIFEST_NAME, Manifest
+from labelstore.model_source import ModelSource
 from labelstore.record import LabelRecord
 from labelstore.sealed_json import unseal
 from labelstore.shard_writer import ShardWriter
@@ -66,6 +67,7 @@ class DatasetWriter:
         self._codec = codec
         self._header = self._open_header(header)
         self.entries: dict[str, Entry] = read_entries(self._store)
+        self._models = ModelSource(codec, vocab_size=self._header.vocab_size)
 
     @property
     def header(self) -> Header:
@@ -139,6 +141,10 @@ class DatasetWriter:
 
     def _write_shards(self, block: str, records: Iterable[LabelRecord]) -> list[ShardEntry]:
         shards: list[ShardEntry] = []
+        records = list(records)
+        if not records:
+            return shards
+        model = self._models.model_for(records)
         remaining = iter(records)
         record = next(remaining, None)
         while record is not None:
@@ -146,6 +152,7 @@ class DatasetWriter:
             with ShardWriter(
                 path,
                 codec=self._codec,
+                model=model,
                 vocab_size=self._header.vocab_size,
                 fingerprint=self._header.fingerprint,
             ) as shard:

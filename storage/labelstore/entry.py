@@ -78,6 +78,7 @@ class ShardEntry:
     codec: str
     num_bytes: int
     sha256: str
+    model_bytes: int
     footer_bytes: int
     hash_list_sha256: str
     row_group_records: tuple[int, ...]  # records in each row group

@@ -23,11 +23,11 @@ TARGET_TOLERANCE_NATS = 1e-6
 
 
 def find_problems(
-    record: LabelRecord, *, vocab_size: int, logprob_tolerance: float = TARGET_TOLERANCE_NATS
+    record: LabelRecord, *, vocab_size: int, tolerance: NDArray[np.float64] | None = None
 ) -> Iterator[str]:
     """Yield what is wrong with a record's values, one line each, naming the position in input_ids.
 
-    `logprob_tolerance` is what the record's codec may have moved a logprob by, in nats.
+    `tolerance` [N] is what the record's codec may have moved the square root of a probability by; None: nothing.
     """
     labels, positions = record.labels, record.positions
     token_ids, logprobs = _padded(labels)
@@ -41,18 +41,29 @@ def find_problems(
     masses = _exact_mass(labels)
     if (n := _first(np.abs(masses + labels.tail_mass - 1) > MASS_TOLERANCE)) is not None:
         yield f"position {positions[n]}: kept mass {masses[n]:.6f} and tail mass {labels.tail_mass[n]:.6f} are not 1"
-    yield from _find_target_problems(record, token_ids, logprobs, logprob_tolerance)
+    yield from _find_target_problems(record, token_ids, logprobs, tolerance)
 
 
 def _find_target_problems(
-    record: LabelRecord, token_ids: NDArray[np.int32], logprobs: NDArray[np.float32], tolerance: float
+    record: LabelRecord,
+    token_ids: NDArray[np.int32],
+    logprobs: NDArray[np.float32],
+    tolerance: NDArray[np.float64] | None,
 ) -> Iterator[str]:
     """Compare each target's own logprob and rank with the candidates; ties may be ordered either way."""
     positions, targets, labels = record.positions, record.target_ids, record.labels
     own, ranks = labels.target_logprobs, labels.target_ranks
+    last = _last_logprobs(labels)
+    # Where a codec bounds the error of sqrt(p), its roots are compared; else the logprobs themselves, in nats.
+    slack: NDArray[np.float64] | float = TARGET_TOLERANCE_NATS
+    values, wanted = logprobs.astype(np.float64), own.astype(np.float64)
+    if tolerance is not None:
+        slack = 2 * tolerance  # of the candidate, and of the target
+        values, wanted, last = np.exp(values / 2), np.exp(wanted / 2), np.exp(last / 2)
+    low, high = wanted - slack, wanted + slack
 
     is_target = token_ids == targets[:, None]
-    is_bad = is_target & (np.abs(logprobs - own[:, None]) > tolerance)
+    is_bad = is_target & ((values < low[:, None]) | (values > high[:, None]))
     if (n := _first(_any(is_bad))) is not None:
         yield (
             f"position {positions[n]}: the target {targets[n]} has logprob {own[n]:.6f}, "
@@ -63,9 +74,9 @@ def _find_target_problems(
 
     # A rank is above the number of candidates that are surely likelier. Where the target is surely likelier than the
     # last candidate, no equal of it was cut off, so that the candidates bound it from above too.
-    above = (logprobs > (own + tolerance)[:, None]).sum(axis=1)
-    at_least = (logprobs >= (own - tolerance)[:, None]).sum(axis=1)
-    is_inside = own > _last_logprobs(labels) + tolerance  # so it must be one of them
+    above = (values > high[:, None]).sum(axis=1)
+    at_least = (values >= low[:, None]).sum(axis=1)
+    is_inside = low > last  # so it must be one of them
     if (n := _first(is_inside & ~_any(is_target))) is not None:
         yield f"position {positions[n]}: the target {targets[n]} is likelier than a candidate, but is not one of them"
     if (n := _first((ranks <= above) | (is_inside & (ranks > at_least)))) is not None:
@@ -96,9 +107,9 @@ def _exact_mass(labels: Labels) -> NDArray[np.float64]:
     return np.bincount(labels.candidate_positions(), weights, minlength=len(labels)).astype(np.float64)
 
 
-def _last_logprobs(labels: Labels) -> NDArray[np.float32]:
+def _last_logprobs(labels: Labels) -> NDArray[np.float64]:
     """Return the least likely candidate's logprob [N]; infinity where a label has none."""
-    last = np.full(len(labels), np.inf, dtype=np.float32)
+    last = np.full(len(labels), np.inf)
     is_filled = np.diff(labels.candidate_offsets) > 0
     last[is_filled] = labels.logprobs.reshape(-1)[labels.candidate_offsets[1:][is_filled] - 1]
     return last

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from labelstore.record import LabelRecord
 
-__all__ = ["HARD_FIELDS", "HardColumns", "hard_columns", "list_column"]
+__all__ = ["HARD_FIELDS", "HardColumns", "hard_columns", "leaf_paths", "list_column"]
 
 _SPAN = pa.struct(
     [
@@ -54,6 +54,20 @@ def list_column(offsets: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
     if int(offsets[-1]) > np.iinfo(np.int32).max:
         raise ValueError(f"a row group can hold {np.iinfo(np.int32).max} values a column, got {int(offsets[-1])}")
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
+
+
+def leaf_paths(schema: pa.Schema) -> list[str]:
+    """Return the paths of a schema's Parquet columns."""
+
+    def below(path: str, dtype: pa.DataType) -> list[str]:
+        if pa.types.is_list(dtype):
+            return below(f"{path}.list.element", dtype.value_type)
+        if pa.types.is_struct(dtype):
+            fields = [dtype.field(i) for i in range(dtype.num_fields)]
+            return [leaf for field in fields for leaf in below(f"{path}.{field.name}", field.type)]
+        return [path]
+
+    return [leaf for field in schema for leaf in below(field.name, field.type)]
 
 
 def hard_columns(records: Sequence[LabelRecord]) -> list[pa.Array]:

@@ -8,11 +8,13 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from labelstore.checksums import HASH_BYTES, Range, column_ranges, hash_list_bytes
-from labelstore.codecs import CODECS, DecodedLabels
+from labelstore.codecs import CODECS, DecodedLabels, Decoder
 from labelstore.entry import ShardEntry
 from labelstore.errors import DamagedDatasetError
 from labelstore.record import LabelRecord
@@ -47,6 +49,10 @@ class RowGroup:
         except ValueError as error:
             raise DamagedDatasetError(f"{self._origin}: record {self._first_record + row}: {error}") from error
 
+    def tolerance(self, record: LabelRecord) -> NDArray[np.float64] | None:
+        """Return by how much the square root of a probability may be off in each label [N]; None: by nothing."""
+        return self._labels.tolerance(record.labels)
+
     def __iter__(self) -> Iterator[LabelRecord]:
         return (self.record(row) for row in range(len(self)))
 
@@ -65,8 +71,9 @@ class ShardReader:
         self._origin = f"{store}/{entry.name}"
         if entry.codec not in CODECS:
             raise self._damage(f"has the codec {entry.codec!r}, unknown to this labelgen")
-        self._hashes, self._footer = self._read_tail()
+        self._hashes, self._footer, model = self._read_tail()
         self._metadata = self._parse_footer()
+        self._decoder = self._open_decoder(model)
         first = 0
         self._first_records: list[int] = []
         for num_records in entry.row_group_records:
@@ -89,7 +96,7 @@ class ShardReader:
         try:
             parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=self._metadata, pre_buffer=False)
             table = parquet.read_row_group(index, use_threads=False)
-            labels = CODECS[self._entry.codec].decode(table)
+            labels = self._decoder.decode(table)
             first_record = self._first_records[index]
             return RowGroup(table, labels, origin=self._origin, first_record=first_record)
         except (pa.ArrowException, ValueError, OSError) as error:
@@ -100,27 +107,39 @@ class ShardReader:
         covered = sorted(
             [part for index in range(self.num_row_groups) for part in self._ranges(index)], key=lambda part: part.start
         )
-        stop = self._entry.num_bytes - self._entry.footer_bytes - hash_list_bytes(self.num_row_groups)
+        stop = self._tail_start
         edges = [Range(0, 4), *covered, Range(stop, self._entry.num_bytes)]
         return [Range(a.stop, b.start) for a, b in itertools.pairwise(edges) if a.stop < b.start]
 
     def _ranges(self, index: int) -> tuple[Range, Range]:
         return column_ranges(self._metadata, index, num_hard=len(HARD_FIELDS))
 
-    def _read_tail(self) -> tuple[list[bytes], bytes]:
+    @property
+    def _tail_start(self) -> int:
+        """Where the row groups end, and model, hash list and footer begin."""
+        entry = self._entry
+        return entry.num_bytes - entry.footer_bytes - hash_list_bytes(self.num_row_groups) - entry.model_bytes
+
+    def _read_tail(self) -> tuple[list[bytes], bytes, bytes]:
         list_bytes = hash_list_bytes(self.num_row_groups)
-        stop = self._entry.num_bytes
-        start = stop - self._entry.footer_bytes - list_bytes
-        if start < 4:
+        if self._tail_start < 4:
             raise self._damage("is too short for the row groups in its entry")
-        tail = read_range(self._store, self._entry.name, start, stop)
-        hash_list, footer = tail[:list_bytes], tail[list_bytes:]
+        tail = read_range(self._store, self._entry.name, self._tail_start, self._entry.num_bytes)
+        model, hash_list = tail[: self._entry.model_bytes], tail[self._entry.model_bytes :][:list_bytes]
+        footer = tail[self._entry.model_bytes + list_bytes :]
         if hashlib.sha256(hash_list).hexdigest() != self._entry.hash_list_sha256:
             raise self._damage("its hash list is not the one in its entry")
         hashes = [hash_list[i : i + HASH_BYTES] for i in range(0, list_bytes, HASH_BYTES)]
-        if hashlib.sha256(footer).digest() != hashes[0]:
-            raise self._damage("its footer does not have the hash in its hash list")
-        return hashes, footer
+        for part, content, expected in (("footer", footer, hashes[0]), ("model", model, hashes[1])):
+            if hashlib.sha256(content).digest() != expected:
+                raise self._damage(f"its {part} does not have the hash in its hash list")
+        return hashes, footer, model
+
+    def _open_decoder(self, model: bytes) -> Decoder:
+        try:
+            return CODECS[self._entry.codec].decoder(model)
+        except ValueError as error:
+            raise self._damage(f"its model cannot be read: {error}") from error
 
     def _parse_footer(self) -> pq.FileMetaData:
         # The parser wants a whole file: "PAR1", then the footer that was just checked.
@@ -132,7 +151,7 @@ class ShardReader:
 
     def _read_checked(self, index: int, part: Range, place: int) -> bytes:
         content = read_range(self._store, self._entry.name, part.start, part.stop)
-        if hashlib.sha256(content).digest() != self._hashes[1 + 2 * index + place]:
+        if hashlib.sha256(content).digest() != self._hashes[2 + 2 * index + place]:
             kind = ("hard", "soft")[place]
             raise self._damage(f"the {kind} columns of row group {index} do not have the hash in its hash list")
         return content

@@ -1,4 +1,4 @@
-"""Writes label records into one shard: a Parquet file with hard columns, the codec's soft columns and a hash list."""
+"""Writes label records into one shard: a Parquet file with hard and soft columns, the codec's model and a hash list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from labelstore.entry import LabelCounts, ShardEntry
 from labelstore.header import FORMAT_VERSION
 from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
-from labelstore.schema import HARD_FIELDS, hard_columns
+from labelstore.schema import HARD_FIELDS, hard_columns, leaf_paths
 
 __all__ = ["ShardWriter"]
 
@@ -39,9 +39,11 @@ class ShardWriter:
     A body left by an exception deletes the file: it never looks finished.
     """
 
-    def __init__(self, path: Path, *, codec: Codec, vocab_size: int, fingerprint: str) -> None:
+    def __init__(self, path: Path, *, codec: Codec, model: bytes, vocab_size: int, fingerprint: str) -> None:
         self._path = path
         self._codec = codec
+        self._model = model
+        self._encoder = codec.encoder(model)
         self._vocab_size = vocab_size
         self._metadata = {
             "labelstore.format_version": str(FORMAT_VERSION),
@@ -55,11 +57,12 @@ class ShardWriter:
         self._row_group_records: list[int] = []
         self._counts = LabelCounts()
         self._finished: _Finished | None = None
+        packed = [path for path in leaf_paths(self._schema) if path.split(".", 1)[0] not in codec.uncompressed]
         self._parquet = pq.ParquetWriter(
             path,
             self._schema,
-            compression="zstd",
-            compression_level=_ZSTD_LEVEL,
+            compression={path: "ZSTD" if path in packed else "NONE" for path in leaf_paths(self._schema)},
+            compression_level=dict.fromkeys(packed, _ZSTD_LEVEL),
             use_dictionary=["prompt_id", "finish_reason", "spans.list.element.kind", "messages.list.element.role"],
             column_encoding=dict(codec.parquet_encodings),
             write_statistics=["prompt_id"],
@@ -109,6 +112,7 @@ class ShardWriter:
             codec=self._codec.name,
             num_bytes=self._finished.sealed.num_bytes,
             sha256=self._finished.sealed.sha256,
+            model_bytes=self._finished.sealed.model_bytes,
             footer_bytes=self._finished.sealed.footer_bytes,
             hash_list_sha256=self._finished.sealed.hash_list_sha256,
             row_group_records=self._finished.row_group_records,
@@ -124,7 +128,7 @@ class ShardWriter:
     def _flush(self) -> None:
         if not self._pending:
             return
-        soft = self._codec.encode([record.labels for record in self._pending])
+        soft = self._encoder.encode(self._pending)
         table = pa.Table.from_arrays([*hard_columns(self._pending), *soft], schema=self._schema)
         self._parquet.write_table(table, row_group_size=len(table))
         self._row_group_records.append(len(table))
@@ -134,7 +138,7 @@ class ShardWriter:
         self._flush()
         self._parquet.add_key_value_metadata(self._metadata)
         self._parquet.close()
-        sealed = seal_shard(self._path, num_hard=len(HARD_FIELDS))
+        sealed = seal_shard(self._path, num_hard=len(HARD_FIELDS), model=self._model)
         self._finished = _Finished(sealed=sealed, row_group_records=tuple(self._row_group_records), counts=self._counts)
 
     def _discard(self) -> None:

@@ -92,7 +92,7 @@ def test_verify_exits_1_and_names_file_and_record(tmp_path: Path) -> None:
         (["--top-k", "-3"], "--top-k must be at least 1, got -3"),
         (["--top-k", "1001"], "--top-k must be between 1 and the teacher's 1000 rows, got 1001"),
         (["--temperature", "-1"], "--temperature must be at least 0"),
-        (["--codec", "zip"], "--codec must be one of open, got 'zip'"),
+        (["--codec", "zip"], "--codec must be one of open, exact, standard, small, got 'zip'"),
         (["--dtype", "int3"], "--dtype must be one of"),
     ],
 )

@@ -76,7 +76,11 @@ def test_a_padded_head_keeps_its_rows_and_its_labels_are_right(
     chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "text.txt").write_text("Ice floats on water because it is lighter. " * 100)
     settings = EngineSettings(max_model_len=600)
-    common: dict[str, Any] = {"teacher": str(odd_teacher), "selection": labelstore.Selection(top_k=32)}
+    common: dict[str, Any] = {
+        "teacher": str(odd_teacher),
+        "selection": labelstore.Selection(top_k=32),
+        "codec": "exact",
+    }
     with VLLMTeacher(
         str(odd_teacher),
         selection=Selection(top_k=32),

@@ -148,6 +148,7 @@ def test_a_job_with_draws_is_written_verified_and_read(engine: Engine, tmp_path:
         output_dir=tmp_path / "out",
         teacher=engine.teacher.facts.name,
         selection=selection,
+        codec="exact",
         max_tokens=12,
     )
     labelgen.run(spec, teacher=engine.teacher)

@@ -66,6 +66,7 @@ def make_spec(tmp_path: Path, **changes: Any) -> labelgen.RunSpec:
         "output_dir": tmp_path / "out",
         "teacher": "fake",
         "selection": labelstore.Selection(top_k=8),
+        "codec": "open",  # compared bit for bit
         "block_size": 4,
         "max_tokens": 9,
     }

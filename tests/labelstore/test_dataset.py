@@ -126,7 +126,7 @@ def test_a_record_that_contradicts_itself_is_not_written(tmp_path: Path) -> None
     path = tmp_path / "shard"
     with (
         pytest.raises(ValueError, match=r"record 'prompt-0#0': position 4: kept mass"),
-        ShardWriter(path, codec=codec_named("open"), vocab_size=500, fingerprint="f") as shard,
+        ShardWriter(path, codec=codec_named("open"), model=b"", vocab_size=500, fingerprint="f") as shard,
     ):
         shard.write(make_record(labels=labels))
     assert not path.exists()  # a failed body must not leave a shard that looks finished

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from labelstore.codecs import codec_named
 from labelstore.codecs.open import OpenCodec
 from labelstore.labels import Labels
+from labelstore.record import LabelRecord
 
 
 def random_labels(counts: list[int], *, with_draws: bool, seed: int) -> Labels:
@@ -39,6 +40,16 @@ def assert_same(got: Labels, wanted: Labels) -> None:
             np.testing.assert_array_equal(left, right)
 
 
+def record_of(labels: Labels) -> LabelRecord:
+    spans = np.array([[1, 1 + len(labels)]] if len(labels) else [], dtype=np.int32).reshape(-1, 2)
+    return LabelRecord(prompt_id="a", input_ids=np.zeros(1 + len(labels), np.int32), spans=spans, labels=labels)
+
+
+def table_of(labels: list[Labels]) -> pa.Table:
+    columns = OpenCodec.encode([record_of(part) for part in labels])
+    return pa.Table.from_arrays(columns, schema=pa.schema(list(OpenCodec.fields)))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     counts=st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=5),
@@ -47,7 +58,9 @@ def assert_same(got: Labels, wanted: Labels) -> None:
 )
 def test_a_round_trip_changes_nothing(counts: list[list[int]], with_draws: bool, seed: int) -> None:
     labels = [random_labels(part, with_draws=with_draws, seed=seed + i) for i, part in enumerate(counts)]
-    table = pa.Table.from_arrays(OpenCodec.encode(labels), schema=pa.schema(list(OpenCodec.fields)))
+    table = pa.Table.from_arrays(
+        OpenCodec.encode([record_of(part) for part in labels]), schema=pa.schema(list(OpenCodec.fields))
+    )
     decoded = OpenCodec.decode(table)
     for row, wanted in enumerate(labels):
         assert_same(decoded.row(row), wanted)
@@ -55,7 +68,7 @@ def test_a_round_trip_changes_nothing(counts: list[list[int]], with_draws: bool,
 
 def test_mixed_draws_in_one_row_group_are_refused() -> None:
     with pytest.raises(ValueError, match="entropy must be there for all records"):
-        OpenCodec.encode([random_labels([2], with_draws=flag, seed=0) for flag in (True, False)])
+        OpenCodec.encode([record_of(random_labels([2], with_draws=flag, seed=0)) for flag in (True, False)])
 
 
 def column(table: pa.Table, name: str, values: Any) -> pa.Table:
@@ -65,7 +78,9 @@ def column(table: pa.Table, name: str, values: Any) -> pa.Table:
 
 def test_columns_that_disagree_are_refused() -> None:
     labels = [random_labels([2, 2], with_draws=False, seed=0)]
-    table = pa.Table.from_arrays(OpenCodec.encode(labels), schema=pa.schema(list(OpenCodec.fields)))
+    table = pa.Table.from_arrays(
+        OpenCodec.encode([record_of(part) for part in labels]), schema=pa.schema(list(OpenCodec.fields))
+    )
     with pytest.raises(ValueError, match="'tail_mass' and 'target_logprobs' hold different numbers of labels"):
         OpenCodec.decode(column(table, "tail_mass", [[0.5]]))
     with pytest.raises(ValueError, match="'logprobs' and 'token_ids' hold different numbers of candidates"):
@@ -75,5 +90,5 @@ def test_columns_that_disagree_are_refused() -> None:
 
 
 def test_an_unknown_codec_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"--codec must be one of open, got 'zip'"):
+    with pytest.raises(ValueError, match=r"--codec must be one of open, exact, standard, small, got 'zip'"):
         codec_named("zip")

@@ -2,43 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from labelstore.codecs.open import OpenCodec
+from labelstore.codecs.packed.codec import PackedCodec
 from labelstore.labels import Labels
+from labelstore.record import LabelRecord
 
-__all__ = ["CODECS", "Codec", "DecodedLabels", "codec_named"]
+__all__ = ["CODECS", "DEFAULT_CODEC", "Codec", "DecodedLabels", "Decoder", "Encoder", "codec_named"]
+
+STANDARD_KL_NATS = 4.4e-4  # as trained; what is promised of a dataset's mean is 4.5e-4
 
 
 class DecodedLabels(Protocol):
     """The soft labels of one row group."""
 
     def row(self, row: int, /) -> Labels: ...
+    def tolerance(self, labels: Labels, /) -> NDArray[np.float64] | None:
+        """Return by how much the square root of a probability may be off in each label [N]; None: by nothing."""
+
+
+class Encoder(Protocol):
+    """Encodes the soft labels of one row group."""
+
+    def encode(self, records: Sequence[LabelRecord], /) -> list[pa.Array]: ...
+
+
+class Decoder(Protocol):
+    """Decodes the soft labels of one row group."""
+
+    def decode(self, table: pa.Table, /) -> DecodedLabels: ...
 
 
 class Codec(Protocol):
-    """Encodes and decodes the soft labels of one row group."""
+    """A layout of the soft labels. What it has learned about them, its model, stands once in each shard."""
 
     @property
     def name(self) -> str: ...
-    @property
-    def logprob_tolerance(self) -> float:
-        """By how many nats a logprob may differ after a round trip."""
-
     @property
     def parquet_encodings(self) -> Mapping[str, str]:
         """The Parquet encodings of its columns, by path, where they are not PLAIN."""
 
     @property
+    def uncompressed(self) -> Set[str]:
+        """The columns that Parquet is to leave as they are."""
+
+    @property
     def fields(self) -> Sequence[pa.Field]: ...
-    def encode(self, labels: Sequence[Labels]) -> list[pa.Array]: ...
-    def decode(self, table: pa.Table) -> DecodedLabels: ...
+    def train(self, records: Sequence[LabelRecord], /, *, vocab_size: int, num_labels_expected: int) -> bytes: ...
+    def encoder(self, model: bytes, /) -> Encoder: ...
+    def decoder(self, model: bytes, /) -> Decoder: ...
 
 
-CODECS: dict[str, Codec] = {"open": OpenCodec()}
+CODECS: dict[str, Codec] = {
+    codec.name: codec
+    for codec in (
+        OpenCodec(),
+        PackedCodec("exact", max_kl_nats=None),
+        PackedCodec("standard", max_kl_nats=STANDARD_KL_NATS),
+        PackedCodec("small", max_kl_nats=4 * STANDARD_KL_NATS),
+    )
+}
+DEFAULT_CODEC = "standard"
 
 
 def codec_named(name: str) -> Codec:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from labelstore.labels import Labels
+from labelstore.record import LabelRecord
 from labelstore.schema import flat_list, list_column, offsets_of
 
 __all__ = ["OpenCodec", "OpenLabels"]
@@ -25,7 +26,7 @@ class OpenCodec:
     """Writes float32 log-probabilities and int32 ids as they are; nothing is lost."""
 
     name = "open"
-    logprob_tolerance = 0.0  # nats
+    uncompressed: ClassVar[frozenset[str]] = frozenset()
     # 174 bytes a label instead of 226 at K = 64 (zstd-9, SmolLM2, benchmarks/results/open-encodings-2026-11-24.md). Ids
     # would gain 12 bytes, but fewer readers know the encoding for integers.
     parquet_encodings: ClassVar[Mapping[str, str]] = {"logprobs.list.element.list.element": "BYTE_STREAM_SPLIT"}
@@ -40,8 +41,20 @@ class OpenCodec:
     )
 
     @staticmethod
-    def encode(labels: Sequence[Labels]) -> list[pa.Array]:
+    def train(records: Sequence[LabelRecord], *, vocab_size: int, num_labels_expected: int) -> bytes:
+        """Return an empty model: this codec knows nothing before it sees a label."""
+        return b""
+
+    def encoder(self, model: bytes) -> OpenCodec:
+        return self
+
+    def decoder(self, model: bytes) -> OpenCodec:
+        return self
+
+    @staticmethod
+    def encode(records: Sequence[LabelRecord]) -> list[pa.Array]:
         """Return one column for each of `fields`, a row for each record's labels."""
+        labels = [record.labels for record in records]
         by_record = offsets_of([len(part) for part in labels])
         by_label = offsets_of(np.concatenate([np.diff(part.candidate_offsets) for part in labels]))
 
@@ -96,6 +109,10 @@ class OpenLabels:
         self._of_candidates: dict[str, NDArray[Any] | None] = {
             name: self._candidates(table, name) for name in ("token_ids", "logprobs", "draw_counts")
         }
+
+    @staticmethod
+    def tolerance(labels: Labels) -> None:
+        """Nothing is lost."""
 
     def row(self, row: int) -> Labels:
         """Return the labels of one record.

@@ -1,0 +1,124 @@
+"""The packed codecs `exact`, `standard` and `small`: one layout, three precisions of the values.
+
+The soft labels of a record are one binary value, which Parquet leaves as it is; a model in the shard says how to read
+it. Layout: FORMAT.md, "The packed codecs".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from labelstore.codecs.packed.decoder import LabelDecoder
+from labelstore.codecs.packed.model import Model
+from labelstore.labels import Labels
+from labelstore.record import LabelRecord
+from labelstore.schema import flat_list
+
+__all__ = ["PackedCodec", "PackedDecoder", "PackedEncoder", "PackedLabels"]
+
+_COLUMN = "packed_labels"
+
+
+class PackedCodec:
+    """Packs soft labels; `max_kl_nats` bounds what the values' grid costs on average, None keeps them exact."""
+
+    parquet_encodings: ClassVar[Mapping[str, str]] = {}
+    uncompressed: ClassVar[frozenset[str]] = frozenset({_COLUMN})
+    fields = (pa.field(_COLUMN, pa.binary(), nullable=False),)
+
+    def __init__(self, name: str, *, max_kl_nats: float | None) -> None:
+        self.name = name
+        self.max_kl_nats = max_kl_nats
+
+    def train(self, records: Sequence[LabelRecord], *, vocab_size: int, num_labels_expected: int) -> bytes:
+        """Return a model for labels like these records'.
+
+        Raises:
+            ImportError: numba is not installed; the message says how to get it.
+        """
+        from labelstore.codecs.packed.training import train_model
+
+        model = train_model(
+            records, vocab_size=vocab_size, max_kl_nats=self.max_kl_nats, num_labels_expected=num_labels_expected
+        )
+        return model.to_bytes()
+
+    def encoder(self, model: bytes) -> PackedEncoder:
+        return PackedEncoder(Model.from_bytes(model))
+
+    def decoder(self, model: bytes) -> PackedDecoder:
+        return PackedDecoder(Model.from_bytes(model))
+
+
+class PackedEncoder:
+    """Encodes records with one model."""
+
+    def __init__(self, model: Model) -> None:
+        from labelstore.codecs.packed.encoder import LabelEncoder
+
+        self._encoder = LabelEncoder(model)
+
+    def encode(self, records: Sequence[LabelRecord]) -> list[pa.Array]:
+        """Return the column of `fields`, a row for each record.
+
+        Raises:
+            ValueError: a record does not fit the model.
+        """
+        return [pa.array([self._encoder.encode(record) for record in records], pa.binary())]
+
+
+class PackedDecoder:
+    """Opens row groups whose labels were encoded with one model."""
+
+    def __init__(self, model: Model) -> None:
+        self._decoder = LabelDecoder(model)
+
+    def decode(self, table: pa.Table) -> PackedLabels:
+        """Open the soft column of one row group; the hard columns say which tokens the labels are about.
+
+        Raises:
+            ValueError: a column is missing or of another type.
+        """
+        if _COLUMN not in table.column_names or table.schema.field(_COLUMN).type != pa.binary():
+            raise ValueError(f"column {_COLUMN!r} must be there and be binary")
+        return PackedLabels(table, self._decoder)
+
+
+class PackedLabels:
+    """The packed labels of one row group; `row(i)` decodes those of one record."""
+
+    def __init__(self, table: pa.Table, decoder: LabelDecoder) -> None:
+        self._decoder = decoder
+        column = table.column(_COLUMN).combine_chunks()
+        _, offsets, content = column.buffers()
+        self._offsets = np.frombuffer(offsets, dtype=np.int32, count=len(column) + 1, offset=4 * column.offset)
+        self._content = memoryview(content).cast("B") if content is not None else memoryview(b"")
+        self._ids_offsets, self._ids = flat_list(table, "input_ids")
+        spans = table.column("spans").combine_chunks()
+        self._spans_offsets = spans.offsets.to_numpy()
+        self._starts = spans.values.field("start").to_numpy()
+        self._stops = spans.values.field("stop").to_numpy()
+
+    def row(self, row: int) -> Labels:
+        """Return the labels of one record.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        return self._decoder.decode(self._content[self._offsets[row] : self._offsets[row + 1]], self._target_ids(row))
+
+    def tolerance(self, labels: Labels) -> NDArray[np.float64] | None:
+        """Return by how much the square root of a probability may be off in each label [N]; None: by nothing."""
+        return self._decoder.tolerance(labels)
+
+    def _target_ids(self, row: int) -> NDArray[np.int32]:
+        ids = self._ids[self._ids_offsets[row] : self._ids_offsets[row + 1]]
+        first, stop = self._spans_offsets[row], self._spans_offsets[row + 1]
+        spans = zip(self._starts[first:stop], self._stops[first:stop], strict=True)
+        targets = [ids[start:stop] for start, stop in spans if 0 <= start <= stop <= len(ids)]
+        return np.concatenate(targets) if targets else np.zeros(0, np.int32)

@@ -1,0 +1,80 @@
+"""What passes between the parts of the decoder: a model's tables, and a record's labels as the coder gives them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.codecs.packed.fixed_log import log_of_kept
+from labelstore.codecs.packed.model import Model
+
+__all__ = ["Coded", "Lookup", "empty_coded", "lookup_of"]
+
+
+class Lookup(NamedTuple):
+    """A model's tables as the decoder uses them."""
+
+    slots: NDArray[np.uint8]  # [contexts * 2^TABLE_BITS]
+    entries: NDArray[np.uint32]  # [contexts * symbols]
+    id_of_rank: NDArray[np.int32]  # [V]
+    list_offsets: NDArray[np.int32]  # [Z + 1]
+    list_ids: NDArray[np.int32]
+    list_classes: NDArray[np.uint8]  # apart from the ids: the smaller it is, the nearer it stays
+    log_of_level: NDArray[np.int64]
+    log_of_kept: NDArray[np.int64]
+    size: int  # K of every label; 0 where it differs
+    weight_of_one: int  # 0: exact values
+    exact_base: int
+
+
+class Coded(NamedTuple):
+    """A record's labels as they come out of the coder; candidates by place."""
+
+    offsets: NDArray[np.int64]  # [N + 1]
+    places: NDArray[np.int64]  # [C], rising in each label
+    token_ids: NDArray[np.int32]  # [C]
+    levels: NDArray[np.int32]  # [C]
+    exact_bits: NDArray[np.uint32]  # [C] or [0]
+    draw_counts: NDArray[np.int32]  # [C] or [0]
+    shifts: NDArray[np.int64]  # [N]: a level's logarithm + this is its logprob in units of 2^-24 nats; exact values:
+    # which of equal candidates at the top is the first
+    tails: NDArray[np.int64]  # [N]
+    ranks: NDArray[np.int64]  # [N]
+    targets: NDArray[np.int64]  # [N]
+    entropies: NDArray[np.uint32]  # [N] or [0]
+
+
+def lookup_of(model: Model) -> Lookup:
+    """Return a model's tables as the decoder uses them."""
+    return Lookup(
+        slots=model.slots.reshape(-1),
+        entries=model.entries.reshape(-1),
+        id_of_rank=model.id_of_rank,
+        list_offsets=model.list_offsets,
+        list_ids=model.id_of_rank[model.list_ranks],
+        list_classes=model.list_classes,
+        log_of_level=model.log_of_level,
+        log_of_kept=log_of_kept(),
+        size=model.size,
+        weight_of_one=model.weight_of_one,
+        exact_base=model.exact_base,
+    )
+
+
+def empty_coded(model: Model, *, num_labels: int, num_candidates: int) -> Coded:
+    """Return room for the labels of a record."""
+    return Coded(
+        offsets=np.zeros(num_labels + 1, np.int64),
+        places=np.empty(num_candidates, np.int64),
+        token_ids=np.empty(num_candidates, np.int32),
+        levels=np.empty(num_candidates, np.int32),
+        exact_bits=np.empty(num_candidates if model.inverse_step == 0 else 0, np.uint32),
+        draw_counts=np.empty(num_candidates if model.has_draws else 0, np.int32),
+        shifts=np.empty(num_labels, np.int64),
+        tails=np.empty(num_labels, np.int64),
+        ranks=np.empty(num_labels, np.int64),
+        targets=np.empty(num_labels, np.int64),
+        entropies=np.empty(num_labels if model.has_entropy else 0, np.uint32),
+    )

@@ -1,0 +1,194 @@
+"""Encodes the labels of records with a model."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.codecs.packed.encode_kernels import (
+    Costs,
+    Places,
+    Steps,
+    assign_clusters,
+    code_steps,
+    fill_hashes,
+    label_steps,
+)
+from labelstore.codecs.packed.frame import lanes_of, write_frame
+from labelstore.codecs.packed.layout import (
+    CLUSTER_HIGH,
+    CLUSTER_LOW,
+    ESCAPE,
+    FIT,
+    GAP,
+    LIST_CLASSES,
+    MAX_SIZE,
+    NUM_FITS,
+    NUM_PLACES,
+    NUM_SHAPES,
+    NUM_SYMBOLS,
+    NUM_VALUE_PLACES,
+    SHAPE,
+    TABLE_BITS,
+    VALUE,
+)
+from labelstore.codecs.packed.model import Model
+from labelstore.codecs.packed.values import exact_values, float_bits, grid_values, unit_exponent
+from labelstore.labels import Labels
+from labelstore.record import LabelRecord
+
+__all__ = ["LabelEncoder", "costs_of_bits", "list_class_of"]
+
+_SCORES_PER_BIT = 4
+_UNLISTED_BITS = -4.0  # log-odds of an id that is not in a cluster's list, against its frequency
+_NO_COUNTS = np.zeros(0, dtype=np.int32)
+
+
+class LabelEncoder:
+    """Encodes records with one model; not for several threads at once."""
+
+    def __init__(self, model: Model, *, costs: Costs | None = None) -> None:
+        self.model = model
+        self._places = _places_of(model)
+        self._scores, self._priors = _scores_of(model)
+        self._costs = costs_of_model(model) if costs is None else costs
+        self._steps = Steps(np.zeros(0, np.int16), np.zeros(0, np.uint32), np.zeros(0, np.uint8))
+        self._words = np.zeros(0, dtype=np.uint32)
+
+    def encode(self, record: LabelRecord) -> bytes:
+        """Return the packed labels of one record; nothing where it has none.
+
+        Raises:
+            ValueError: the record does not fit the model.
+        """
+        if len(record.labels) == 0:
+            return b""
+        steps, step_offsets, unit = self.steps_of(record)
+        num_lanes = lanes_of(len(record.labels))
+        lane_words = np.zeros(num_lanes, dtype=np.int64)
+        max_words = int(step_offsets[-1]) + 2 * num_lanes
+        if len(self._words) < max_words:
+            self._words = np.zeros(2 * max_words, dtype=np.uint32)
+        start = code_steps(steps, step_offsets, num_lanes, self.model.entries, self._words, lane_words)
+        return write_frame(
+            self._words[start:],
+            lane_words,
+            num_candidates=None if self.model.size else record.token_ids.size,
+            unit=unit if self.model.inverse_step == 0 else None,
+        )
+
+    def steps_of(self, record: LabelRecord) -> tuple[Steps, NDArray[np.int64], int]:
+        """Return a record's coding steps, where each label's begin [N + 1], and the unit of its exact values.
+
+        The steps are overwritten by the next call.
+
+        Raises:
+            ValueError: the record does not fit the model.
+        """
+        labels = record.labels
+        self._check_fits(labels)
+        unit = 0
+        if self.model.inverse_step == 0:
+            unit = unit_exponent(float_bits(labels.logprobs.reshape(-1)))
+        values = exact_values(labels, self.model, unit) if unit else grid_values(labels, self.model)
+        token_ids = np.ascontiguousarray(labels.token_ids.reshape(-1))
+        clusters = np.empty(len(labels), dtype=np.int32)
+        offsets = labels.candidate_offsets
+        assign_clusters(token_ids, offsets, self._places.rank_of_id, self._scores, self._priors, clusters)
+        num_steps = 16 * len(labels) + 6 * token_ids.size
+        if len(self._steps.contexts) < num_steps:
+            size = 2 * num_steps
+            self._steps = Steps(np.empty(size, np.int16), np.empty(size, np.uint32), np.empty(size, np.uint8))
+        step_offsets = np.zeros(len(labels) + 1, dtype=np.int64)
+        label_steps(
+            token_ids,
+            offsets,
+            _NO_COUNTS if labels.draw_counts is None else labels.draw_counts,
+            record.target_ids,
+            labels.target_ranks,
+            clusters,
+            values,
+            self._places,
+            self._costs,
+            lanes_of(len(labels)),
+            self.model.size > 0,
+            self._steps,
+            step_offsets,
+        )
+        return self._steps, step_offsets, unit
+
+    def _check_fits(self, labels: Labels) -> None:
+        sizes = np.diff(labels.candidate_offsets)
+        if self.model.size and (sizes != self.model.size).any():
+            raise ValueError(f"every label must have {self.model.size} candidates, as those that the model is for")
+        if len(sizes) and sizes.max() > MAX_SIZE:
+            raise ValueError(f"a label can have {MAX_SIZE:,} candidates, got {sizes.max():,}; use --codec open")
+        if (labels.draw_counts is not None, labels.entropy is not None) != (
+            self.model.has_draws,
+            self.model.has_entropy,
+        ):
+            raise ValueError("draws and entropy must be there for all records of a shard or for none")
+
+
+def costs_of_model(model: Model) -> Costs:
+    """Return what the model's symbols cost in bits; one without a frequency costs an escape."""
+    frequencies = model.frequencies.astype(np.float32)
+    escaped = TABLE_BITS + 7 - np.log2(frequencies[:, ESCAPE : ESCAPE + 1])
+    bits = np.where(frequencies > 0, TABLE_BITS - np.log2(np.maximum(frequencies, 1)), escaped).astype(np.float32)
+    return costs_of_bits(bits)
+
+
+def costs_of_bits(bits: NDArray[np.float32]) -> Costs:
+    """Arrange costs by context and symbol so that the choices lie side by side."""
+    values = bits[VALUE : VALUE + NUM_SHAPES * NUM_VALUE_PLACES].reshape(NUM_SHAPES, NUM_VALUE_PLACES, NUM_SYMBOLS)
+    gaps = bits[GAP : GAP + NUM_FITS * NUM_PLACES].reshape(NUM_FITS, NUM_PLACES, NUM_SYMBOLS)
+    return Costs(
+        values=np.ascontiguousarray(values.transpose(1, 2, 0)),
+        shapes=np.ascontiguousarray(bits[SHAPE, :NUM_SHAPES]),
+        gaps=np.ascontiguousarray(gaps.transpose(1, 2, 0)),
+        fits=np.ascontiguousarray(bits[FIT : FIT + NUM_SHAPES, :NUM_FITS]),
+    )
+
+
+def _places_of(model: Model) -> Places:
+    sizes = np.diff(model.list_offsets)
+    num_slots = 1 << max(3, int(2 * max(sizes, default=1)).bit_length())
+    keys = np.full((len(sizes), num_slots), -1, dtype=np.int32)
+    found = np.zeros((len(sizes), num_slots), dtype=np.int32)
+    fill_hashes(model.list_offsets, model.list_ranks, keys, found)
+    return Places(
+        rank_of_id=model.rank_of_id,
+        list_offsets=model.list_offsets,
+        list_classes=model.list_classes,
+        hash_keys=keys,
+        hash_places=found,
+    )
+
+
+def _scores_of(model: Model) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """Return how much each seen id speaks for each cluster [S, Z], and each cluster's frequency [Z], in 1/4 bits."""
+    num_clusters = len(model.list_class_sizes)
+    classes = np.repeat(np.arange(len(model.frequency_class_sizes)), model.frequency_class_sizes)
+    log_frequency = (127 - classes) / 4 - np.log2(max(model.num_training_labels, 1))  # of each rank
+    scores = np.full((len(model.seen_ids), num_clusters), _UNLISTED_BITS * _SCORES_PER_BIT, dtype=np.int8)
+    clusters = np.repeat(np.arange(num_clusters), np.diff(model.list_offsets))
+    log_odds = class_log_odds(model.list_classes.astype(np.float64))
+    log_listed = -np.log2(1 + 2.0**-log_odds)
+    gains = (log_listed - log_frequency[model.list_ranks]) * _SCORES_PER_BIT
+    scores[model.list_ranks, clusters] = np.clip(np.rint(gains), -127, 127).astype(np.int8)
+    probabilities = model.frequencies.astype(np.float64) / (1 << TABLE_BITS)
+    high = probabilities[CLUSTER_HIGH]
+    low = probabilities[CLUSTER_LOW : CLUSTER_LOW + 64]
+    z = np.arange(num_clusters)
+    frequency = np.maximum(high[z >> 4] * low[z >> 4, z & 15], 2.0**-20)
+    return scores, np.rint(np.log2(frequency) * _SCORES_PER_BIT).astype(np.int32)
+
+
+def class_log_odds(classes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the log2 odds of an id in the middle of a class of likely ids."""
+    return 2.0 - classes / 2
+
+
+def list_class_of(log_odds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The inverse of class_log_odds, clipped to the classes that there are."""
+    return np.clip(np.rint((2.0 - log_odds) * 2), 0, LIST_CLASSES - 1).astype(np.int64)
