@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs.packed.compiled import compiled
-from labelstore.codecs.packed.encode_kernels import Costs
-from labelstore.codecs.packed.encoder import LabelEncoder, class_log_odds, costs_of_bits, list_class_of
+from labelstore.codecs.packed.encoder import Costs, LabelEncoder, class_log_odds, costs_of_bits, list_class_of
 from labelstore.codecs.packed.layout import (
     DIRECT,
     EXACT_REST_BITS,
@@ -130,7 +129,7 @@ class _Clustering:
         with np.errstate(divide="ignore"):
             saved = self._counts * np.log2(np.maximum(own, 1e-12) / self._frequencies[: len(self._counts), None])
         growth = max(1.0, num_labels_expected / max(len(self._offsets) - 1, 1))
-        is_listed = (self._counts >= 2) & (saved > max(3.0, _ENTRY_BITS / growth))
+        is_listed = (self._counts >= 2) & (saved > max(8.0, _ENTRY_BITS / growth))
         ranks, clusters = np.nonzero(is_listed)
         share = np.minimum(shares[ranks, clusters], 0.99)
         classes = list_class_of(np.log2(share / (1 - share)))
@@ -192,10 +191,9 @@ def _with_tables(model: Model, records: Sequence[LabelRecord]) -> Model:
         counts = np.zeros(NUM_CONTEXTS * NUM_SYMBOLS, dtype=np.int64)
         for record in records:
             steps, step_offsets, _ = encoder.steps_of(record)
-            num_steps = int(step_offsets[-1])
-            contexts = steps.contexts[:num_steps]
-            is_symbol = contexts >= 0
-            places = contexts[is_symbol].astype(np.int64) * NUM_SYMBOLS + steps.values[:num_steps][is_symbol]
+            symbols = steps[: step_offsets[-1]]
+            symbols = symbols[symbols >= 1 << 40]
+            places = ((symbols >> 40) - 1) * NUM_SYMBOLS + (symbols & (NUM_SYMBOLS - 1))
             counts += np.bincount(places, minlength=len(counts))
         table = counts.reshape(NUM_CONTEXTS, NUM_SYMBOLS)
         costs = costs_of_bits(costs_of(table))
