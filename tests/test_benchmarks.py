@@ -20,6 +20,7 @@ def test_capture_cost_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
     monkeypatch.setattr(capture_cost, "NUM_POSITIONS", 8)
     monkeypatch.setattr(capture_cost, "NUM_ROUNDS", 1)
+    monkeypatch.setattr(capture_cost, "NUM_CALLS", 1)
     monkeypatch.setattr(capture_cost, "TOP_KS", (4,))
     monkeypatch.setattr("sys.argv", ["capture_cost.py"])
     capture_cost.main()
