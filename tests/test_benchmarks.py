@@ -27,6 +27,38 @@ def test_capture_cost_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert '"top_k": 4' in capsys.readouterr().out
 
 
+@pytest.mark.engine
+def test_engine_busy_runs_and_a_simulated_engine_never_waits(tmp_path: Path) -> None:
+    import engine_busy
+
+    figures = {
+        in_waves: engine_busy.measure_simulated(
+            num_prompts=120,
+            num_slots=8,
+            step_seconds=0.01,
+            top_k=16,
+            work_dir=tmp_path / str(in_waves),
+            in_waves=in_waves,
+        )
+        for in_waves in (False, True)
+    }
+    assert figures[False]["labels"] == figures[True]["labels"] > 1000
+    # The clock goes on by processor time and simulated steps: a busy machine changes nothing.
+    assert figures[False]["busy_share"] >= 0.97 and figures[False]["filled_share_while_unfed"] >= 0.97
+    assert figures[True]["filled_share_while_unfed"] < 0.7, "the measure does not see an engine that waits"
+
+
+@pytest.mark.engine
+def test_feeding_order_runs() -> None:
+    import feeding_order
+
+    steps = [
+        feeding_order.measure(num_prompts=24, num_slots=4, block_size=12, long_first=long_first)
+        for long_first in (False, True)
+    ]
+    assert steps[1] <= steps[0]
+
+
 def test_open_encodings_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
