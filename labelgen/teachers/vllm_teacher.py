@@ -19,7 +19,14 @@ from labelgen.teachers.model_files import find_model_dir
 from labelgen.teachers.selecting import check_selection, head_width
 from labelgen.teachers.selection_check import SELF_TEST_TEXT, find_selection_problems
 from labelgen.teachers.teacher import Answer, EngineError, GenerateRequest, Refusal, Request, ScoreRequest, TeacherFacts
-from labelgen.teachers.vllm_config import check_vllm_installed, gather_facts, needs_worker, refusals, resolve_engine
+from labelgen.teachers.vllm_config import (
+    check_vllm_installed,
+    describe_bounds,
+    gather_facts,
+    needs_worker,
+    refusals,
+    resolve_engine,
+)
 from labelgen.teachers.vllm_end import close_sockets, describe_death, has_died, wake_at_death
 from labelgen.teachers.vllm_logprobs import ARRAYS_KEY, capture_arrays, captured_width, labels_of, positions_of
 from labelstore.selection import Selection
@@ -71,7 +78,13 @@ class VLLMTeacher:
             self._uses_arrays = use_arrays and capture_arrays()
             capture = "arrays" if self._uses_arrays else "flat_logprobs"
             self._facts = gather_facts(
-                teacher, model_dir, settings, config=self._config, tokenizer=self._tokenizer, capture=capture
+                teacher,
+                model_dir,
+                settings,
+                config=self._config,
+                tokenizer=self._tokenizer,
+                capture=capture,
+                bounds=describe_bounds(self._config, selection=selection, for_scoring=for_scoring),
             )
         check_selection(selection, vocab_size=self._facts.vocab_size)
         if self._width > self._facts.vocab_size:
