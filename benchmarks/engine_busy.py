@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from simulated_engine import LONGEST, SHORTEST, MixedLengths, SimulatedTeacher, 
 
 import labelgen
 from labelgen.teachers.engine_settings import EngineSettings
+from labelgen.teachers.teacher import GenerateRequest
 from labelstore.selection import Selection
 from teachers import fetch_teacher
 
@@ -56,7 +58,8 @@ class StepClock:
         self.execute_model, self.sample_tokens = execute_model, sample_tokens
 
     def read_clock(self: Any) -> list[list[float]]:
-        steps: list[list[float]] = self.clocked_steps
+        steps = list(self.clocked_steps)
+        self.clocked_steps.clear()
         return steps
 
 
@@ -83,11 +86,12 @@ def measure_simulated(
             "responses": num_prompts,
             "labels": labels,
             **busy_shares(steps, num_slots=num_slots, exhausted_at=teacher.exhausted_at),
+            "starved_share": round(teacher.core.starved_seconds / (steps[-1].stop - steps[0].start), 4),
         }
 
 
-def measure_real(*, num_prompts: int, num_slots: int, work_dir: Path) -> dict[str, Any]:
-    """Run the same job on the demo teacher under vLLM."""
+def measure_real(*, num_prompts: int, num_slots: int, num_rounds: int, work_dir: Path) -> list[dict[str, Any]]:
+    """Run the same job on the demo teacher under vLLM, and its requests on vLLM alone, in turn; medians of rounds."""
     real = MixedLengths(
         str(fetch_teacher("smollm2")),
         selection=Selection(top_k=TOP_K),
@@ -98,19 +102,71 @@ def measure_real(*, num_prompts: int, num_slots: int, work_dir: Path) -> dict[st
         for config in (teacher._engine_args, teacher._config.scheduler_config):
             config.max_num_seqs = num_slots
         teacher._engine_args.worker_extension_cls = "engine_busy.StepClock"
+        teacher._engine_args.disable_log_stats = False  # each output tells what the scheduler has left to do
         teacher.start()
         teacher._engine.collective_rpc("start_clock")
-        labels = run_job(teacher, num_prompts=num_prompts, work_dir=work_dir)
-        (clocked,) = teacher._engine.collective_rpc("read_clock")
+        starving = StarvingClock(teacher._engine.engine_core)
+        rounds: dict[str, list[dict[str, Any]]] = {"labelgen": [], "alone, all fed at once": []}
+        for round_index in range(num_rounds):
+            for variant, results in rounds.items():
+                starving.reset()
+                if variant == "labelgen":
+                    root = work_dir / str(round_index)
+                    labels = run_job(teacher, num_prompts=num_prompts, work_dir=root)
+                    exhausted_at = teacher.exhausted_at
+                else:
+                    run_alone(teacher)
+                    exhausted_at = float("inf")
+                (clocked,) = teacher._engine.collective_rpc("read_clock")
+                steps = [Step(start=start, stop=stop, num_running=int(count)) for start, stop, count in clocked]
+                shares = busy_shares(steps, num_slots=num_slots, exhausted_at=exhausted_at)
+                results.append({**shares, "starved_share": round(starving.seconds / shares["seconds"], 4)})
+                print(variant, results[-1], flush=True)
         recorded = teacher.facts.recorded
-        steps = [Step(start=start, stop=stop, num_running=int(count)) for start, stop, count in clocked]
-        return {
-            "engine": f"vLLM {recorded['vllm_version']}, SmolLM2 135M, {recorded['device']}",
+    return [
+        {
+            "engine": f"vLLM {recorded['vllm_version']}, SmolLM2 135M, {recorded['device']}, {variant}",
             "slots": num_slots,
             "responses": num_prompts,
             "labels": labels,
-            **busy_shares(steps, num_slots=num_slots, exhausted_at=teacher.exhausted_at),
+            **{name: round(statistics.median(result[name] for result in results), 4) for name in results[0]},
+            "rounds": results,
         }
+        for variant, results in rounds.items()
+    ]
+
+
+class StarvingClock:
+    """Adds up the time in which the engine core has no request at all, neither running nor waiting."""
+
+    def __init__(self, client: Any) -> None:
+        self._original = client.get_output
+        client.get_output = self._get_output
+        self.reset()
+
+    def reset(self) -> None:
+        self.seconds = 0.0
+        self._empty_since: float | None = None
+
+    def _get_output(self) -> Any:
+        outputs = self._original()
+        if self._empty_since is not None:
+            self.seconds += outputs.timestamp - self._empty_since  # the step itself included
+        stats = outputs.scheduler_stats
+        is_empty = stats is not None and stats.num_running_reqs + stats.num_waiting_reqs == 0
+        self._empty_since = outputs.timestamp if is_empty else None
+        return outputs
+
+
+def run_alone(teacher: MixedLengths) -> None:
+    """Give vLLM all requests of the last job at once, and throw away what it says."""
+    for number, request in enumerate(teacher.seen):
+        assert isinstance(request, GenerateRequest)
+        prompt = {"prompt_token_ids": request.prompt_ids.tolist()}
+        teacher._engine.add_request(f"alone-{time.monotonic()}-{number}", prompt, teacher._generate_parameters(request))
+    num_left = len(teacher.seen)
+    while num_left:
+        num_left -= sum(output.finished for output in teacher._engine.step())
 
 
 def busy_shares(steps: Sequence[Step], *, num_slots: int, exhausted_at: float) -> dict[str, float]:
@@ -151,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a tiny simulated run only")
     parser.add_argument("--only", choices=["simulated", "real"])
+    parser.add_argument("--rounds", type=int, default=3, help="of the real engine")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/engine-busy-<date>.{json,md}")
     arguments = parser.parse_args()
     rows = []
@@ -171,15 +228,16 @@ def main() -> None:
             print(rows[-1], flush=True)
     if not arguments.smoke and arguments.only != "simulated":
         with tempfile.TemporaryDirectory(prefix="labelgen-busy-") as folder:
-            rows.append(measure_real(num_prompts=300, num_slots=16, work_dir=Path(folder)))
+            rows += measure_real(num_prompts=200, num_slots=16, num_rounds=arguments.rounds, work_dir=Path(folder))
     lines = [
-        "| engine | slots | responses | steps | seconds | busy | longest gap, ms | slots filled while unfed |",
+        "| engine | slots | responses | steps | seconds | busy | without a request | slots filled while unfed |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        filled = "" if "all fed at once" in row["engine"] else f"{row['filled_share_while_unfed']:.2%}"
         lines.append(
             f"| {row['engine']} | {row['slots']} | {row['responses']:,} | {row['steps']:,} | {row['seconds']:.0f} | "
-            f"{row['busy_share']:.2%} | {row['longest_gap_ms']:.1f} | {row['filled_share_while_unfed']:.2%} |"
+            f"{row['busy_share']:.2%} | {row['starved_share']:.2%} | {filled} |"
         )
     table = "\n".join(lines)
     print(table)
@@ -192,7 +250,8 @@ def main() -> None:
                 f"Responses of {SHORTEST} to {LONGEST} tokens, K = {TOP_K}, everything on disk. Busy: the share of the "
                 f"time between the first and the last step in which one is computed,\nthe end with its stragglers "
                 f"included. Fed in waves: so many requests as slots, then a wait for the last of them, as simple loops "
-                f"do.\nThe rest of the real engine's time is its own scheduling between steps."
+                f"do.\nThe real engine's time between steps is its own scheduling, and other programs' on a shared "
+                f"machine; `alone` shows it without us. Medians of {arguments.rounds} rounds in turn."
             ),
             command="PYTHONPATH=examples python benchmarks/engine_busy.py --write",
             content={"rows": rows},

@@ -17,7 +17,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class MixedLengths(VLLMTeacher):
     long_first = False  # feed the longest of each block first, as if lengths were known
     wave: int | None = None  # feed so many at once and wait for the last of them, as simple loops do
     exhausted_at = 0.0  # on the engine's clock: when the last request was drawn
+    seen: Sequence[Request] = ()  # the requests of the last job
 
     def clock(self) -> float:
         return time.monotonic()
@@ -70,9 +71,15 @@ class MixedLengths(VLLMTeacher):
             yield from super().label(wave)
 
     def _with_lengths(self, requests: Iterable[Request]) -> Iterator[Request]:
+        seen: list[Request] = []
         for _, of_block in itertools.groupby(requests, key=lambda request: request.request_id.split("/")[0]):
-            mixed = (self._with_length(request) for request in of_block)
-            yield from sorted(mixed, key=lambda request: -request.max_tokens) if self.long_first else mixed
+            mixed: Iterable[GenerateRequest] = (self._with_length(request) for request in of_block)
+            if self.long_first:
+                mixed = sorted(mixed, key=lambda request: -request.max_tokens)
+            for request in mixed:
+                seen.append(request)
+                yield request
+        self.seen = seen
         self.exhausted_at = self.clock()
 
     def _with_length(self, request: Request) -> GenerateRequest:
@@ -96,6 +103,7 @@ class SimulatedCore:
         self._finished: collections.deque[tuple[float, Any]] = collections.deque()  # steps' outputs, and since when
         self._free_at = 0.0
         self.steps: list[Step] = []
+        self.starved_seconds = 0.0  # between steps, without a request
         rng = np.random.default_rng(0)
         ids = np.stack([rng.choice(49_000, top_k + 1, replace=False) for _ in range(512)]).astype(np.int32)
         logits = -np.sort(rng.exponential(1.5, (512, top_k + 1)), axis=1)
@@ -138,6 +146,8 @@ class SimulatedCore:
 
     def _run_step(self) -> None:
         start = self._free_at if self._running else max(self._free_at, self._queue[0][0])
+        if self.steps:
+            self.starved_seconds += start - self._free_at
         while self._queue and len(self._running) < self._num_slots and self._queue[0][0] <= start:
             _, request = self._queue.popleft()
             self._running[request.request_id] = [request, request.sampling_params.max_tokens]

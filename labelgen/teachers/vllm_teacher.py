@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.teachers.engine_guard import EngineGuard
-from labelgen.teachers.engine_log import capture_output, tail_of
+from labelgen.teachers.engine_log import capture_output, cause_in, tail_of
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.model_files import find_model_dir
 from labelgen.teachers.selecting import check_selection, head_width
@@ -62,6 +62,7 @@ class VLLMTeacher:
         self._selection = selection
         self._width = captured_width(selection)
         self._log_path = log_path
+        self._log_start = 0  # what stands before is of other runs
         self._engine: Any = None
         self._guard: EngineGuard | None = None
         self._num_names = 0
@@ -113,6 +114,7 @@ class VLLMTeacher:
             return
         from vllm.v1.engine.llm_engine import LLMEngine
 
+        self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
         self._guard = EngineGuard()
         try:
             with capture_output(self._log_path), self._guard.marking():
@@ -207,12 +209,14 @@ class VLLMTeacher:
             if not isinstance(error, EngineDeadError) and not has_died(self._engine):
                 raise
             how = describe_death(self._engine)
-            what = f"the engine died: {how or _first_line(error)}"
-            go_on = "What is complete is kept; run the same command again to go on"
+            go_on = f"What is complete is kept; run the same command again to go on. Its log is {self._log_path}"
             if "SIGKILL" in how:  # from outside: its log knows nothing of it
-                reason = "as the kernel does when memory runs out"
-                raise EngineError(f"{what}, {reason}. {go_on}. Its log is {self._log_path}") from error
-            raise self._engine_error(f"{what}. {go_on}") from error
+                raise EngineError(
+                    f"the engine died: {how}, as the kernel does when memory runs out. {go_on}"
+                ) from error
+            if (cause := cause_in(self._log_path, start=self._log_start)) is not None:
+                raise EngineError(f"the engine died: {cause.rstrip('.')}. {go_on}") from error
+            raise self._engine_error(f"the engine died: {how or _first_line(error)}") from error
 
     def _engine_error(self, what: str) -> EngineError:
         return EngineError(f"{what}. Its log is {self._log_path}; it ends with\n{tail_of(self._log_path)}")
