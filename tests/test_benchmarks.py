@@ -59,6 +59,15 @@ def test_feeding_order_runs() -> None:
     assert steps[1] <= steps[0]
 
 
+@pytest.mark.engine
+def test_driver_profile_runs() -> None:
+    import driver_profile
+
+    figures = driver_profile.measure(num_prompts=10, num_slots=4, top_k=4)
+    assert figures["labels"] > 40
+    assert all(seconds > 0 for seconds in figures["seconds"].values()), "a stage is not where it was"
+
+
 def test_open_encodings_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
