@@ -279,6 +279,44 @@ def test_candidates_of_two_records_swapped_fail(proof: Proof) -> None:
     assert len(proof.compare(swapped).failures(FLOAT32_LIMITS)) >= 5
 
 
+# Benchmarks that need an engine run here, with tiny inputs, so that they cannot rot.
+
+
+def write_prompts(path: Path, count: int) -> Path:
+    path.write_text("".join(json.dumps({"id": f"p{i}", "prompt": f"The number {i} is"}) + "\n" for i in range(count)))
+    return path
+
+
+def test_the_throughput_benchmark_runs(proof: Proof, tmp_path: Path) -> None:
+    import throughput
+
+    text = tmp_path / "text.txt"
+    text.write_text("A short text to score, twice as long as it would need to be.\n")
+    specs = throughput.make_specs(
+        proof.teacher.facts.name,
+        proof.teacher.selection,
+        prompts=str(write_prompts(tmp_path / "prompts.jsonl", 2)),
+        texts=[str(text)],
+        max_tokens=2,
+        work_dir=tmp_path,
+    )
+    rows = throughput.summarize(throughput.measure(throughput.Workload(proof.teacher, specs), 1))
+    assert len(rows) == len(throughput.GENERATE_VARIANTS) + len(throughput.SCORE_VARIANTS)
+    assert "| generate | labelgen, on disk |" in throughput.format_rows(rows)
+
+
+def test_the_selections_benchmark_runs(proof: Proof, tmp_path: Path) -> None:
+    import selections
+
+    source = write_prompts(tmp_path / "prompts.jsonl", 2)
+    try:
+        for selection in (Selection(top_k=4), Selection(keep_mass=0.5)):
+            row = selections.measure(proof.teacher, selection, tmp_path / "out", source=source, max_tokens=2)
+            assert row["labels"] == 4 and row["bytes_per_label"] > 0
+    finally:
+        proof.teacher.select(Selection(top_k=TOP_K))
+
+
 # The last test of each teacher: it leaves no engine to the others.
 
 
@@ -294,11 +332,9 @@ def test_a_killed_engine_ends_the_job_at_once_and_says_how_to_go_on(proof: Proof
                 self.killed_at = time.monotonic()
                 os.kill(engine, signal.SIGKILL)
 
-    source = tmp_path / "prompts.jsonl"
-    source.write_text("".join(json.dumps({"id": f"p{i}", "prompt": f"The number {i} is"}) + "\n" for i in range(8)))
     spec = labelgen.RunSpec(
         task="generate",
-        sources=(str(source),),
+        sources=(str(write_prompts(tmp_path / "prompts.jsonl", 8)),),
         output_dir=tmp_path / "out",
         teacher=proof.teacher.facts.name,
         selection=Selection(top_k=TOP_K),
