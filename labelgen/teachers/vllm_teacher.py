@@ -209,14 +209,14 @@ class VLLMTeacher:
             if not isinstance(error, EngineDeadError) and not has_died(self._engine):
                 raise
             how = describe_death(self._engine)
-            go_on = f"What is complete is kept; run the same command again to go on. Its log is {self._log_path}"
             if "SIGKILL" in how:  # from outside: its log knows nothing of it
-                raise EngineError(
-                    f"the engine died: {how}, as the kernel does when memory runs out. {go_on}"
-                ) from error
-            if (cause := cause_in(self._log_path, start=self._log_start)) is not None:
-                raise EngineError(f"the engine died: {cause.rstrip('.')}. {go_on}") from error
-            raise self._engine_error(f"the engine died: {how or _first_line(error)}") from error
+                cause = f"{how}, as the kernel does when memory runs out"
+            else:
+                cause = cause_in(self._log_path, start=self._log_start) or how or _first_line(error)
+            raise EngineError(
+                f"the engine died: {cause.rstrip('.')}. What is complete is kept; run the same command again to go on. "
+                f"Its log is {self._log_path}"
+            ) from error
 
     def _engine_error(self, what: str) -> EngineError:
         return EngineError(f"{what}. Its log is {self._log_path}; it ends with\n{tail_of(self._log_path)}")
