@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -17,7 +18,8 @@ RESULTS_DIR = Path(__file__).resolve().parent / "results"
 def write_result(name: str, *, title: str, table: str, note: str, command: str, content: dict[str, Any]) -> None:
     """Write benchmarks/results/<name>-<date>.json and .md."""
     date = datetime.date.today().isoformat()
-    machine = f"{platform.machine()}, {_processor()}"
+    load = os.getloadavg()[2]  # of the last 15 minutes: above the number of processors, others shared the machine
+    machine = f"{platform.machine()}, {_processor()}, {os.cpu_count()} processors, load {load:.1f}"
     origin = {"date": date, "command": command, "commit": _commit(), "machine": machine}
     RESULTS_DIR.mkdir(exist_ok=True)
     everything = {**origin, "python": platform.python_version(), **content}

@@ -20,10 +20,52 @@ def test_capture_cost_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
     monkeypatch.setattr(capture_cost, "NUM_POSITIONS", 8)
     monkeypatch.setattr(capture_cost, "NUM_ROUNDS", 1)
+    monkeypatch.setattr(capture_cost, "NUM_CALLS", 1)
     monkeypatch.setattr(capture_cost, "TOP_KS", (4,))
     monkeypatch.setattr("sys.argv", ["capture_cost.py"])
     capture_cost.main()
     assert '"top_k": 4' in capsys.readouterr().out
+
+
+@pytest.mark.engine
+def test_engine_busy_runs_and_a_simulated_engine_never_waits(tmp_path: Path) -> None:
+    import engine_busy
+
+    figures = {
+        in_waves: engine_busy.measure_simulated(
+            num_prompts=120,
+            num_slots=8,
+            step_seconds=0.01,
+            top_k=16,
+            work_dir=tmp_path / str(in_waves),
+            in_waves=in_waves,
+        )
+        for in_waves in (False, True)
+    }
+    assert figures[False]["labels"] == figures[True]["labels"] > 1000
+    # The clock goes on by processor time and simulated steps: a busy machine changes nothing.
+    assert figures[False]["busy_share"] >= 0.97 and figures[False]["filled_share_while_unfed"] >= 0.97
+    assert figures[True]["filled_share_while_unfed"] < 0.7, "the measure does not see an engine that waits"
+
+
+@pytest.mark.engine
+def test_feeding_order_runs() -> None:
+    import feeding_order
+
+    steps = [
+        feeding_order.measure(num_prompts=24, num_slots=4, block_size=12, long_first=long_first)
+        for long_first in (False, True)
+    ]
+    assert steps[1] <= steps[0]
+
+
+@pytest.mark.engine
+def test_driver_profile_runs() -> None:
+    import driver_profile
+
+    figures = driver_profile.measure(num_prompts=10, num_slots=4, top_k=4)
+    assert figures["labels"] > 40
+    assert all(seconds > 0 for seconds in figures["seconds"].values()), "a stage is not where it was"
 
 
 def test_open_encodings_runs(
