@@ -29,7 +29,7 @@ from labelgen.job.blocks import BlockCollector
 from labelgen.job.requests import PromptRequests
 from labelgen.job.runner import Job
 from labelgen.teachers.vllm_teacher import VLLMTeacher
-from labelstore.codecs.open import OpenCodec
+from labelstore.codecs.packed.codec import PackedCodec, PackedEncoder
 from labelstore.dataset_writer import DatasetWriter
 from labelstore.shard_writer import ShardWriter
 
@@ -85,7 +85,8 @@ def stages() -> list[tuple[str, Any, str]]:
         ("records: taken into their block", BlockCollector, "take"),
         ("checks as answers come", labelgen.job.blocks, "find_problems"),
         ("checks before writing", labelstore.shard_writer, "find_problems"),
-        ("encode (codec open)", OpenCodec, "encode"),
+        ("encode: the codec's model is trained", PackedCodec, "train"),
+        ("encode (codec standard)", PackedEncoder, "encode"),
         ("write: Parquet, zstd, hashes, fsync", ShardWriter, "_flush"),
         ("write: Parquet, zstd, hashes, fsync", ShardWriter, "_finish"),
         ("write: rows of hard columns, entries", DatasetWriter, "publish_block"),
@@ -154,7 +155,7 @@ def main() -> None:
             table=table,
             note=(
                 f"{figures['labels']:,} labels, K = {arguments.top_k}, responses of 4 to 200 tokens, {num_slots} at "
-                f"once, codec `open`. Each stage without the stages inside it;\nfeeding, collecting and records run in "
+                f"once, codec `standard`. Each stage without the stages inside it;\nfeeding, collecting and records run in "
                 f"one thread, checks before writing, encoding and writing in another."
             ),
             command="PYTHONPATH=examples python benchmarks/driver_profile.py --write",
