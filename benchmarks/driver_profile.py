@@ -155,8 +155,8 @@ def main() -> None:
             table=table,
             note=(
                 f"{figures['labels']:,} labels, K = {arguments.top_k}, responses of 4 to 200 tokens, {num_slots} at "
-                f"once, codec `standard`. Each stage without the stages inside it;\nfeeding, collecting and records run in "
-                f"one thread, checks before writing, encoding and writing in another."
+                f"once, codec `standard`. Each stage without the stages inside it;\nfeeding, collecting and records "
+                f"run in one thread, checks before writing, encoding and writing in another."
             ),
             command="PYTHONPATH=examples python benchmarks/driver_profile.py --write",
             content={"top_k": arguments.top_k, **figures},
