@@ -37,7 +37,7 @@ def test_the_logarithms_checks_are_those_of_the_table() -> None:
     table = fixed_log.ln_table()
     for place in (0, 1, 1024, 2047, 2048):
         assert f"T[{place}] = {table[place]}" in FORMAT_MD
-    assert f"the sum of all is {table.sum()}" in FORMAT_MD
+    assert f"the sum of all is {table.sum()}" in FORMAT_MD.replace("\n", " ")
     assert f"LN2 = {fixed_log.LN2_FIXED} is ln 2" in FORMAT_MD
 
 
