@@ -55,9 +55,9 @@ def make_header(**fields: Any) -> Header:
     return Header(**{**defaults, **fields})
 
 
-def make_dataset(root: Path, *, num_blocks: int = 2, records_per_block: int = 3) -> Path:
+def make_dataset(root: Path, *, num_blocks: int = 2, records_per_block: int = 3, codec: str = "open") -> Path:
     """Write a small finished dataset; return its folder."""
-    writer = DatasetWriter(root, make_header(), codec=codec_named("open"))
+    writer = DatasetWriter(root, make_header(), codec=codec_named(codec))
     for block in range(num_blocks):
         records = [make_record(block * records_per_block + i, num_labels=10 + i) for i in range(records_per_block)]
         writer.publish_block(
