@@ -50,6 +50,37 @@ def test_the_exact_codecs_give_back_what_was_written(name: str, golden: Path) ->
                 np.testing.assert_array_equal(getattr(record.labels, field), getattr(written.labels, field), field)
 
 
+@pytest.mark.parametrize("codec", ["standard", "small"])
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_the_codecs_that_round_stay_within_the_bounds_of_the_text(name: str, codec: str, golden: Path) -> None:
+    (path,) = (golden / f"{name}-{codec}" / "data").glob("*.parquet")
+    step = 1 / read_packed.read_model(path.read_bytes(), pq.read_metadata(path)).inverse_step
+    kl_sum, num_labels = 0.0, 0
+    for record, written in zip(open_dataset(golden / f"{name}-{codec}"), golden_records(SELECTIONS[name]), strict=True):
+        labels, truth = record.labels, written.labels
+        np.testing.assert_array_equal(labels.target_ranks, truth.target_ranks)
+        np.testing.assert_array_equal(labels.candidate_offsets, truth.candidate_offsets)
+        np.testing.assert_allclose(labels.target_logprobs, truth.target_logprobs, rtol=1e-6, atol=1 / 64)
+        np.testing.assert_allclose(np.sqrt(labels.tail_mass), np.sqrt(truth.tail_mass), rtol=0, atol=1 / 512 + 1e-6)
+        if truth.entropy is not None and labels.entropy is not None:
+            np.testing.assert_allclose(labels.entropy, truth.entropy, rtol=0, atol=1 / 4096 + 1e-6)
+        for n in range(len(labels)):
+            part = slice(truth.candidate_offsets[n], truth.candidate_offsets[n + 1])
+            ids, own = labels.token_ids.reshape(-1)[part], truth.token_ids.reshape(-1)[part]
+            assert ids[0] == own[0]
+            order, own_order = np.argsort(ids), np.argsort(own)
+            np.testing.assert_array_equal(ids[order], own[own_order])
+            if labels.draw_counts is not None and truth.draw_counts is not None:
+                np.testing.assert_array_equal(labels.draw_counts[part][order], truth.draw_counts[part][own_order])
+            decoded = np.exp(labels.logprobs.reshape(-1)[part][order].astype(np.float64))
+            shares = np.exp(truth.logprobs.reshape(-1)[part][own_order].astype(np.float64))
+            kept = shares.sum()
+            kl = float((shares * np.log(shares / kept * decoded.sum() / decoded)).sum())
+            assert kl <= (1.26 * len(shares) + 8) * step**2 + 1e-6
+            kl_sum, num_labels = kl_sum + kl, num_labels + 1
+    assert kl_sum / num_labels <= {"standard": 4.5e-4, "small": 1.8e-3}[codec]
+
+
 @pytest.mark.parametrize("name", [name for name in DATASETS if not name.endswith("-open")])
 def test_the_plain_reader_gives_the_same_labels(name: str, golden: Path) -> None:
     (path,) = (golden / name / "data").glob("*.parquet")
