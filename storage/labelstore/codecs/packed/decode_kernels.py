@@ -18,6 +18,7 @@ from labelstore.codecs.packed.compiled import (
     target_code,
     value_place,
 )
+from labelstore.codecs.packed.frame import PADDING
 from labelstore.codecs.packed.layout import (
     CLUSTER_HIGH,
     CLUSTER_LOW,
@@ -173,6 +174,7 @@ def decode_steps(
     targets, entropies = coded.targets, coded.entropies
 
     num_labels, num_lanes = len(target_ids), len(lane_starts) - 1
+    num_words = len(words) - PADDING  # a step reads two words at most before it is checked again
     is_exact = lookup.weight_of_one == 0
     states = np.empty(num_lanes, np.uint64)
     lanes = np.zeros((num_lanes, _NUM_FIELDS), np.int64)
@@ -217,6 +219,8 @@ def decode_steps(
                 gap = np.int64(slots[(context << TABLE_BITS) | np.int64(slot)])
                 state = advanced(state, slot, entries[(context << SYMBOL_BITS) | gap])
                 read = lanes[lane, _READ]
+                if read > num_words:
+                    return False
                 filled = (state << _WORD_BITS) | np.uint64(words[read])
                 is_low = state < _LOW
                 state = filled if is_low else state  # no branch: it could not be predicted
@@ -258,6 +262,8 @@ def decode_steps(
                 gap = np.int64(slots[(context << TABLE_BITS) | np.int64(slot)])
                 state = advanced(state, slot, entries[(context << SYMBOL_BITS) | gap])
                 read = lanes[lane, _READ]
+                if read > num_words:
+                    return False
                 filled = (state << _WORD_BITS) | np.uint64(words[read])
                 is_low = state < _LOW
                 state = filled if is_low else state  # no branch: it could not be predicted
@@ -309,6 +315,8 @@ def decode_steps(
                 level = np.int64(slots[(context << TABLE_BITS) | np.int64(slot)])
                 state = advanced(state, slot, entries[(context << SYMBOL_BITS) | level])
                 read = lanes[lane, _READ]
+                if read > num_words:
+                    return False
                 filled = (state << _WORD_BITS) | np.uint64(words[read])
                 is_low = state < _LOW
                 state = filled if is_low else state  # no branch: it could not be predicted
@@ -328,6 +336,8 @@ def decode_steps(
                         states[lane] = state
                 levels[at] = level
                 if is_exact:
+                    if level > lookup.exact_base + 1:
+                        return False
                     exact_bits[at] = _take_exact(states, lanes, words, lane, level, unit, lookup.exact_base)
                 elif level >= len(log_of_level):
                     return False
@@ -434,8 +444,6 @@ def _take_exact(
     if level == 0:
         return _take_bits(states, lanes, words, lane, 32)
     high = exact_base + 1 - level
-    if high < 0:
-        return 0xFFFFFFFF  # the bits of no number: refused later
     zeros = min(max(unit - (high >> 3), 0), EXACT_REST_BITS)
     rest = np.int64(0)
     if zeros < EXACT_REST_BITS:
