@@ -270,10 +270,10 @@ def label_steps(
     is_constant_size: bool,
     steps: Steps,
     step_offsets: NDArray[np.int64],
-) -> None:
+) -> int:
     """Write the coding steps of one record's labels; those of label n are step_offsets[n] : step_offsets[n + 1].
 
-    `draw_counts` is [C], or [0] where nothing was drawn.
+    `draw_counts` is [C], or [0] where nothing was drawn. Returns the first label that has an id twice, or -1.
     """
     num_labels = len(offsets) - 1
     max_size = 1
@@ -301,6 +301,8 @@ def label_steps(
         _place_ids(token_ids[first:stop], cluster, places, scratch.keys[:size])
         for i in range(size):
             scratch.own[i] = scratch.keys[i] >> 13
+            if i > 0 and scratch.own[i] == scratch.own[i - 1]:
+                return n
         all_places[first:stop] = scratch.own[:size]
         reference = last_of_cluster[cluster]
         other = all_places[0:0]
@@ -337,6 +339,7 @@ def label_steps(
                 at = _number(steps, at, COUNT + min(15, level), draw_counts[order[i]])
         at = _other_steps(n, order[:size], token_ids, draw_counts, target_ids, target_ranks, shape, values, steps, at)
         step_offsets[n + 1] = at
+    return -1
 
 
 @compiled
