@@ -95,12 +95,12 @@ class LabelEncoder:
         clusters = np.empty(len(labels), dtype=np.int32)
         offsets = labels.candidate_offsets
         assign_clusters(token_ids, offsets, self._places.rank_of_id, self._scores, self._priors, clusters)
-        num_steps = 16 * len(labels) + 6 * token_ids.size
+        num_steps = 16 * len(labels) + 7 * token_ids.size
         if len(self._steps.contexts) < num_steps:
             size = 2 * num_steps
             self._steps = Steps(np.empty(size, np.int16), np.empty(size, np.uint32), np.empty(size, np.uint8))
         step_offsets = np.zeros(len(labels) + 1, dtype=np.int64)
-        label_steps(
+        repeating = label_steps(
             token_ids,
             offsets,
             _NO_COUNTS if labels.draw_counts is None else labels.draw_counts,
@@ -115,12 +115,22 @@ class LabelEncoder:
             self._steps,
             step_offsets,
         )
+        if repeating >= 0:
+            raise ValueError(f"label {repeating} has a candidate's id twice")
         return self._steps, step_offsets, unit
 
     def _check_fits(self, labels: Labels) -> None:
         sizes = np.diff(labels.candidate_offsets)
         if self.model.size and (sizes != self.model.size).any():
-            raise ValueError(f"every label must have {self.model.size} candidates, as those that the model is for")
+            raise ValueError(
+                f"every label must have {self.model.size} candidates, as those that the model is for, "
+                f"got {sizes[sizes != self.model.size][0]}"
+            )
+        if labels.token_ids.max(initial=0) >= self.model.vocab_size:
+            raise ValueError(
+                f"candidates' ids must be below {self.model.vocab_size:,}, as the model is for, "
+                f"got {labels.token_ids.max()}"
+            )
         if len(sizes) and sizes.max() > MAX_SIZE:
             raise ValueError(f"a label can have {MAX_SIZE:,} candidates, got {sizes.max():,}; use --codec open")
         if (labels.draw_counts is not None, labels.entropy is not None) != (

@@ -27,7 +27,7 @@ from labelstore.codecs.packed.layout import (
     NUM_VALUE_PLACES,
     VALUE,
 )
-from labelstore.codecs.packed.model import Model
+from labelstore.codecs.packed.model import MAX_INVERSE_STEP, MAX_LISTED, Model
 from labelstore.codecs.packed.tables import costs_of, frequencies_of
 from labelstore.codecs.packed.values import float_bits, grid_levels
 from labelstore.record import LabelRecord
@@ -45,15 +45,26 @@ _ENTRY_BITS = 12.0  # what an entry of a cluster's list costs in the model
 
 
 def train_model(
-    records: Sequence[LabelRecord], *, vocab_size: int, max_kl_nats: float | None, num_labels_expected: int
+    records: Sequence[LabelRecord],
+    *,
+    vocab_size: int,
+    max_kl_nats: float | None,
+    num_labels_expected: int,
+    is_constant_size: bool,
 ) -> Model:
     """Train a model for labels like these.
 
     `max_kl_nats` is the mean KL that the grid of values may cost; None keeps values exact. `num_labels_expected` is
-    how many labels will share the model: the more, the larger it may be.
+    how many labels will share the model: the more, the larger it may be. `is_constant_size` says that K will be
+    the same for all labels that come, as it is for these.
+
+    Raises:
+        ValueError: an id is beyond the vocabulary.
     """
     records = _sample(records)
     token_ids = np.concatenate([record.token_ids.reshape(-1) for record in records])
+    if token_ids.max(initial=0) >= vocab_size:
+        raise ValueError(f"candidates' ids must be below {vocab_size:,}, got {token_ids.max()}")
     offsets = _joined_offsets(records)
     num_labels = len(offsets) - 1
     counts = np.bincount(token_ids, minlength=vocab_size)
@@ -71,7 +82,7 @@ def train_model(
     sizes = np.unique(np.diff(offsets))
     model = Model(
         vocab_size=vocab_size,
-        size=int(sizes[0]) if len(sizes) == 1 else 0,
+        size=int(sizes[0]) if is_constant_size and len(sizes) == 1 else 0,
         inverse_step=0 if max_kl_nats is None else _inverse_step(records, max_kl_nats),
         exact_base=_exact_base(records) if max_kl_nats is None else 0,
         has_draws=any(record.draw_counts is not None for record in records),
@@ -131,6 +142,9 @@ class _Clustering:
             saved = self._counts * np.log2(np.maximum(own, 1e-12) / self._frequencies[: len(self._counts), None])
         growth = max(1.0, num_labels_expected / max(len(self._offsets) - 1, 1))
         is_listed = (self._counts >= 2) & (saved > max(3.0, _ENTRY_BITS / growth))
+        for z in np.flatnonzero(is_listed.sum(axis=0) > MAX_LISTED):
+            is_listed[saved[:, z] < np.sort(saved[:, z])[-MAX_LISTED], z] = False
+            is_listed[np.flatnonzero(is_listed[:, z])[MAX_LISTED:], z] = False  # equals
         ranks, clusters = np.nonzero(is_listed)
         share = np.minimum(shares[ranks, clusters], 0.99)
         classes = list_class_of(np.log2(share / (1 - share)))
@@ -231,7 +245,7 @@ def _first_costs() -> Costs:
 
 def _inverse_step(records: Sequence[LabelRecord], max_kl_nats: float) -> int:
     """Return the coarsest grid whose mean KL on these records is at most this."""
-    low, high = 2, 1 << 15
+    low, high = 2, MAX_INVERSE_STEP
     while low < high:
         middle = (low + high) // 2
         if _mean_grid_kl(records, middle) <= max_kl_nats:
