@@ -62,12 +62,16 @@ class DatasetWriter:
             NotADatasetError: the folder holds something else.
             FingerprintError: it holds labels of another teacher or other settings; the message names them.
             DamagedDatasetError: its header or an entry is damaged.
+            ImportError: the codec needs a library to write that is not installed.
         """
+        codec.check_can_write()
         self._store = LocalStore(root)
         self._codec = codec
         self._header = self._open_header(header)
         self.entries: dict[str, Entry] = read_entries(self._store)
-        self._models = ModelSource(codec, vocab_size=self._header.vocab_size)
+        self._models = ModelSource(
+            codec, vocab_size=self._header.vocab_size, is_constant_size=self._header.selection.is_constant_size
+        )
 
     @property
     def header(self) -> Header:

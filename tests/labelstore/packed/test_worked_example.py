@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 import read_packed
 from labelstore.codecs.packed.decoder import LabelDecoder
@@ -28,9 +29,12 @@ def test_the_worked_example_is_what_the_code_does() -> None:
     assert example_text() in FORMAT_MD.read_text(), f"print it with 'python {__file__}'"
 
 
-def test_the_worked_example_decodes_to_its_labels_with_labelstore_too() -> None:
+@pytest.mark.parametrize("is_compiled", [True, False], ids=["numba", "numpy"])
+def test_the_worked_example_decodes_to_its_labels_with_labelstore_too(is_compiled: bool) -> None:
     record = example_record()
-    labels = LabelDecoder(example_model()).decode(memoryview(packed_example()), record.target_ids)
+    labels = LabelDecoder(example_model(), is_compiled=is_compiled).decode(
+        memoryview(packed_example()), record.target_ids
+    )
     np.testing.assert_array_equal(labels.token_ids, record.token_ids)
     np.testing.assert_array_equal(labels.target_ranks, record.labels.target_ranks)
     np.testing.assert_allclose(labels.tail_mass, [0.100113, 0.25, 0.198303], atol=5e-7)
