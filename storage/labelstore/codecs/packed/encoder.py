@@ -15,6 +15,7 @@ from labelstore.codecs.packed.encode_kernels import (
     label_steps,
 )
 from labelstore.codecs.packed.frame import lanes_of, write_frame
+from labelstore.codecs.packed.label_tally import LabelTally
 from labelstore.codecs.packed.layout import (
     CLUSTER_HIGH,
     CLUSTER_LOW,
@@ -54,6 +55,7 @@ class LabelEncoder:
         self._costs = costs_of_model(model) if costs is None else costs
         self._steps = Steps(np.zeros(0, np.int16), np.zeros(0, np.uint32), np.zeros(0, np.uint8))
         self._words = np.zeros(0, dtype=np.uint32)
+        self.tally = LabelTally(model)
 
     def encode(self, record: LabelRecord) -> bytes:
         """Return the packed labels of one record; nothing where it has none.
@@ -70,12 +72,16 @@ class LabelEncoder:
         if len(self._words) < max_words:
             self._words = np.zeros(2 * max_words, dtype=np.uint32)
         start = code_steps(steps, step_offsets, num_lanes, self.model.entries, self._words, lane_words)
-        return write_frame(
+        packed = write_frame(
             self._words[start:],
             lane_words,
             num_candidates=None if self.model.size else record.token_ids.size,
             unit=unit if self.model.inverse_step == 0 else None,
         )
+        if self.tally.wants_bits:
+            self._count_bits(steps, int(step_offsets[-1]), record, num_bytes=len(packed))
+        self.tally.add(record.labels, self._values, num_bytes=len(packed))
+        return packed
 
     def steps_of(self, record: LabelRecord) -> tuple[Steps, NDArray[np.int64], int]:
         """Return a record's coding steps, where each label's begin [N + 1], and the unit of its exact values.
@@ -91,6 +97,7 @@ class LabelEncoder:
         if self.model.inverse_step == 0:
             unit = unit_exponent(float_bits(labels.logprobs.reshape(-1)))
         values = exact_values(labels, self.model, unit) if unit else grid_values(labels, self.model)
+        self._values = values
         token_ids = np.ascontiguousarray(labels.token_ids.reshape(-1))
         clusters = np.empty(len(labels), dtype=np.int32)
         offsets = labels.candidate_offsets
@@ -116,6 +123,12 @@ class LabelEncoder:
             step_offsets,
         )
         return self._steps, step_offsets, unit
+
+    def _count_bits(self, steps: Steps, num_steps: int, record: LabelRecord, *, num_bytes: int) -> None:
+        contexts, symbols, num_bits = (part[:num_steps].astype(np.int64) for part in steps)
+        self.tally.add_bits(contexts, symbols, num_bits, num_bytes=num_bytes)
+        if self.model.inverse_step == 0:
+            self.tally.add_exact_tails(len(record.labels))
 
     def _check_fits(self, labels: Labels) -> None:
         sizes = np.diff(labels.candidate_offsets)
