@@ -33,12 +33,6 @@ def compiled(function: F) -> F:
     return jitted
 
 
-def inlined(function: F) -> F:
-    """Compile a function that is a part of its callers: for those that are called for every symbol."""
-    jitted: F = numba.njit(cache=True, nogil=True, inline="always")(function)
-    return jitted
-
-
 @compiled
 def bit_length(n: int) -> int:
     """Return how many bits 0 <= n < 2^32 has."""

@@ -51,21 +51,23 @@ __all__ = ["decode_steps", "sort_exact", "sort_grid"]
 
 _LOW = np.uint64(STATE_LOW)
 _ONE = np.uint64(1)
+_ESCAPE = np.uint64(ESCAPE)
+_SYMBOL_BITS = np.uint64(SYMBOL_BITS)
 _WORD_BITS = np.uint64(32)
 _TABLE_BITS = np.uint64(TABLE_BITS)
 _SLOT_MASK = np.uint64((1 << TABLE_BITS) - 1)
 
 
 # Where a lane stands, as columns of an array [lanes, fields].
-_READ, _END = 0, 1  # next word, and the one behind the last
-_SHAPE, _FIT, _CLUSTER = 2, 3, 4
-_LISTED, _NUM_LISTED = 5, 6  # the cluster's list
-_OTHERS, _OTHERS_END = 7, 8  # the reference's candidates
-_KEPT = 9  # how many ids the reference has too
-_NEXT = 10  # where the next gap begins
-_BELOW = 11  # how many of the reference's places are below that
-_FIRST, _AT, _STOP = 12, 13, 14  # the label's candidates, and the next one
-_NUM_FIELDS = 15
+_END = 0  # the word behind the last
+_SHAPE, _FIT, _CLUSTER = 1, 2, 3
+_LISTED, _NUM_LISTED = 4, 5  # the cluster's list
+_OTHERS, _OTHERS_END = 6, 7  # the reference's candidates
+_KEPT = 8  # how many ids the reference has too
+_NEXT = 9  # where the next gap begins
+_BELOW = 10  # how many of the reference's places are below that
+_FIRST, _AT, _STOP = 11, 12, 13  # the label's candidates, and the next one
+_NUM_FIELDS = 14
 _MAX_SIZE = 4096
 
 
@@ -78,33 +80,29 @@ def advanced(state: np.uint64, slot: np.uint64, entry: np.uint32) -> np.uint64:
 
 @compiled
 def _refill(
-    states: NDArray[np.uint64], lanes: NDArray[np.int64], words: NDArray[np.uint32], lane: int, state: np.uint64
+    states: NDArray[np.uint64], reads: NDArray[np.uint64], words: NDArray[np.uint32], lane: int, state: np.uint64
 ) -> None:
     if state < _LOW:
-        read = lanes[lane, _READ]
-        word = np.uint64(0)
-        if read < lanes[lane, _END]:
-            word = np.uint64(words[read])
-        lanes[lane, _READ] = read + 1
-        state = (state << _WORD_BITS) | word
+        state = (state << _WORD_BITS) | np.uint64(words[reads[lane]])
+        reads[lane] += _ONE
     states[lane] = state
 
 
 @compiled
 def _take_bits(
-    states: NDArray[np.uint64], lanes: NDArray[np.int64], words: NDArray[np.uint32], lane: int, num_bits: int
+    states: NDArray[np.uint64], reads: NDArray[np.uint64], words: NDArray[np.uint32], lane: int, num_bits: int
 ) -> int:
     state = states[lane]
     width = np.uint64(num_bits)
     value = np.int64(state & ((np.uint64(1) << width) - np.uint64(1)))
-    _refill(states, lanes, words, lane, state >> width)
+    _refill(states, reads, words, lane, state >> width)
     return value
 
 
 @compiled
 def _take_symbol(
     states: NDArray[np.uint64],
-    lanes: NDArray[np.int64],
+    reads: NDArray[np.uint64],
     words: NDArray[np.uint32],
     slots: NDArray[np.uint8],
     entries: NDArray[np.uint32],
@@ -113,28 +111,28 @@ def _take_symbol(
 ) -> int:
     state = states[lane]
     slot = state & _SLOT_MASK
-    symbol = np.int64(slots[(context << TABLE_BITS) | np.int64(slot)])
-    _refill(states, lanes, words, lane, advanced(state, slot, entries[(context << SYMBOL_BITS) | symbol]))
-    return _take_bits(states, lanes, words, lane, 7) if symbol == ESCAPE else symbol
+    symbol = np.int64(slots[(np.uint64(context) << _TABLE_BITS) | slot])
+    _refill(states, reads, words, lane, advanced(state, slot, entries[(context << SYMBOL_BITS) | symbol]))
+    return _take_bits(states, reads, words, lane, 7) if symbol == ESCAPE else symbol
 
 
 @compiled
 def _take_low_bits(
-    states: NDArray[np.uint64], lanes: NDArray[np.int64], words: NDArray[np.uint32], lane: int, symbol: int
+    states: NDArray[np.uint64], reads: NDArray[np.uint64], words: NDArray[np.uint32], lane: int, symbol: int
 ) -> int:
     """Return the number of a symbol that is not one: read the symbol behind an escape, and the low bits."""
     if symbol == ESCAPE:
-        symbol = _take_bits(states, lanes, words, lane, 7)
+        symbol = _take_bits(states, reads, words, lane, 7)
     if symbol < DIRECT:
         return symbol
     num_bits = 2 + ((symbol - DIRECT) >> 2)
-    return ((4 + (symbol & 3)) << num_bits) | _take_bits(states, lanes, words, lane, num_bits)
+    return ((4 + (symbol & 3)) << num_bits) | _take_bits(states, reads, words, lane, num_bits)
 
 
 @compiled
 def _take_number(
     states: NDArray[np.uint64],
-    lanes: NDArray[np.int64],
+    reads: NDArray[np.uint64],
     words: NDArray[np.uint32],
     slots: NDArray[np.uint8],
     entries: NDArray[np.uint32],
@@ -143,9 +141,9 @@ def _take_number(
 ) -> int:
     state = states[lane]
     slot = state & _SLOT_MASK
-    symbol = np.int64(slots[(context << TABLE_BITS) | np.int64(slot)])
-    _refill(states, lanes, words, lane, advanced(state, slot, entries[(context << SYMBOL_BITS) | symbol]))
-    return _take_low_bits(states, lanes, words, lane, symbol) if symbol >= DIRECT else symbol
+    symbol = np.int64(slots[(np.uint64(context) << _TABLE_BITS) | slot])
+    _refill(states, reads, words, lane, advanced(state, slot, entries[(context << SYMBOL_BITS) | symbol]))
+    return _take_low_bits(states, reads, words, lane, symbol) if symbol >= DIRECT else symbol
 
 
 @compiled
@@ -175,13 +173,15 @@ def decode_steps(
     num_labels, num_lanes = len(target_ids), len(lane_starts) - 1
     is_exact = lookup.weight_of_one == 0
     states = np.empty(num_lanes, np.uint64)
+    reads = np.empty(num_lanes, np.uint64)
     lanes = np.zeros((num_lanes, _NUM_FIELDS), np.int64)
     for lane in range(num_lanes):
         start = lane_starts[lane]
         states[lane] = (np.uint64(words[start + 1]) << _WORD_BITS) | np.uint64(words[start])
-        lanes[lane, _READ] = start + 2
+        reads[lane] = start + 2
         lanes[lane, _END] = lane_starts[lane + 1]
     last_of_cluster = np.full(len(list_offsets) - 1, -1, np.int64)
+    contexts = np.empty(len(token_ids), np.uint16)
     is_kept = np.zeros((num_lanes, _MAX_SIZE), np.uint8)
     offsets[0] = 0
     for first in range(0, num_labels, num_lanes):
@@ -190,7 +190,18 @@ def decode_steps(
         for lane in range(width):
             n = first + lane
             offsets[n + 1] = _take_head(
-                states, lanes, words, slots, entries, lane, n, lookup.size, last_of_cluster, list_offsets, offsets
+                states,
+                reads,
+                lanes,
+                words,
+                slots,
+                entries,
+                lane,
+                n,
+                lookup.size,
+                last_of_cluster,
+                list_offsets,
+                offsets,
             )
             if not offsets[n] <= offsets[n + 1] <= len(token_ids):
                 return False
@@ -211,29 +222,28 @@ def decode_steps(
                     context = KEPT_GAP + np.int64(list_classes[lanes[lane, _LISTED] + place])
                 else:
                     context = KEPT_GAP + rank_class(place - lanes[lane, _NUM_LISTED])
+                wide = np.uint64(context)  # unsigned, so that no index is looked at for its sign
                 # _take_number, written out: handing arrays on costs more than the work.
                 state = states[lane]
                 slot = state & _SLOT_MASK
-                gap = np.int64(slots[(context << TABLE_BITS) | np.int64(slot)])
-                state = advanced(state, slot, entries[(context << SYMBOL_BITS) | gap])
-                read = lanes[lane, _READ]
+                symbol = np.uint64(slots[(wide << _TABLE_BITS) | slot])
+                state = advanced(state, slot, entries[(wide << _SYMBOL_BITS) | symbol])
+                read = reads[lane]
                 filled = (state << _WORD_BITS) | np.uint64(words[read])
                 is_low = state < _LOW
                 state = filled if is_low else state  # no branch: it could not be predicted
-                lanes[lane, _READ] = read + np.int64(is_low)
-                states[lane] = state
-                if gap >= DIRECT:
-                    if gap == ESCAPE:
-                        gap = _take_low_bits(states, lanes, words, lane, gap)
-                    else:
-                        num_bits = 2 + ((gap - DIRECT) >> 2)
-                        width_bits = np.uint64(num_bits)
-                        gap = ((4 + (gap & 3)) << num_bits) | np.int64(state & ((_ONE << width_bits) - _ONE))
-                        state >>= width_bits
-                        if state < _LOW:
-                            state = (state << _WORD_BITS) | np.uint64(words[lanes[lane, _READ]])
-                            lanes[lane, _READ] += 1
-                        states[lane] = state
+                read += np.uint64(is_low)
+                gap = np.int64(symbol)
+                if gap >= DIRECT and gap != ESCAPE:
+                    num_bits = np.uint64(2 + ((gap - DIRECT) >> 2))
+                    gap = ((4 + (gap & 3)) << np.int64(num_bits)) | np.int64(state & ((_ONE << num_bits) - _ONE))
+                    state >>= num_bits
+                    if state < _LOW:
+                        state = (state << _WORD_BITS) | np.uint64(words[read])
+                        read += _ONE
+                states[lane], reads[lane] = state, read
+                if symbol == _ESCAPE:
+                    gap = _take_low_bits(states, reads, words, lane, ESCAPE)
                 index += gap
                 if index >= end:
                     return False
@@ -253,28 +263,27 @@ def decode_steps(
                     context += np.int64(list_classes[lanes[lane, _LISTED] + free + below])
                 else:
                     context += rank_class(free + below - num_listed)
+                wide = np.uint64(context)
                 state = states[lane]
                 slot = state & _SLOT_MASK
-                gap = np.int64(slots[(context << TABLE_BITS) | np.int64(slot)])
-                state = advanced(state, slot, entries[(context << SYMBOL_BITS) | gap])
-                read = lanes[lane, _READ]
+                symbol = np.uint64(slots[(wide << _TABLE_BITS) | slot])
+                state = advanced(state, slot, entries[(wide << _SYMBOL_BITS) | symbol])
+                read = reads[lane]
                 filled = (state << _WORD_BITS) | np.uint64(words[read])
                 is_low = state < _LOW
                 state = filled if is_low else state  # no branch: it could not be predicted
-                lanes[lane, _READ] = read + np.int64(is_low)
-                states[lane] = state
-                if gap >= DIRECT:
-                    if gap == ESCAPE:
-                        gap = _take_low_bits(states, lanes, words, lane, gap)
-                    else:
-                        num_bits = 2 + ((gap - DIRECT) >> 2)
-                        width_bits = np.uint64(num_bits)
-                        gap = ((4 + (gap & 3)) << num_bits) | np.int64(state & ((_ONE << width_bits) - _ONE))
-                        state >>= width_bits
-                        if state < _LOW:
-                            state = (state << _WORD_BITS) | np.uint64(words[lanes[lane, _READ]])
-                            lanes[lane, _READ] += 1
-                        states[lane] = state
+                read += np.uint64(is_low)
+                gap = np.int64(symbol)
+                if gap >= DIRECT and gap != ESCAPE:
+                    num_bits = np.uint64(2 + ((gap - DIRECT) >> 2))
+                    gap = ((4 + (gap & 3)) << np.int64(num_bits)) | np.int64(state & ((_ONE << num_bits) - _ONE))
+                    state >>= num_bits
+                    if state < _LOW:
+                        state = (state << _WORD_BITS) | np.uint64(words[read])
+                        read += _ONE
+                states[lane], reads[lane] = state, read
+                if symbol == _ESCAPE:
+                    gap = _take_low_bits(states, reads, words, lane, ESCAPE)
                 free += gap
                 at, others = lanes[lane, _AT], lanes[lane, _OTHERS]
                 end = lanes[lane, _OTHERS_END] - others
@@ -288,53 +297,44 @@ def decode_steps(
                 lanes[lane, _NEXT] = free + 1
         for lane in range(width):
             _add_kept(lanes, lane, is_kept, places)
+            if not _name_ids(lanes, lane, places, id_of_rank, list_ids, list_classes, token_ids, contexts):
+                return False
         for i in range(largest):
             for lane in range(width):
                 at = lanes[lane, _FIRST] + i
                 if at >= lanes[lane, _STOP]:
                     continue
-                place = places[at]
-                if place < lanes[lane, _NUM_LISTED]:
-                    token_ids[at] = list_ids[lanes[lane, _LISTED] + place]
-                    place_class = np.int64(list_classes[lanes[lane, _LISTED] + place])
-                else:
-                    rank = place - lanes[lane, _NUM_LISTED]
-                    if rank >= len(id_of_rank):
-                        return False
-                    token_ids[at] = id_of_rank[rank]
-                    place_class = rank_class(rank)
-                context = VALUE + lanes[lane, _SHAPE] * NUM_VALUE_PLACES + value_place(place_class)
+                value_context = np.uint64(contexts[at])
                 state = states[lane]
                 slot = state & _SLOT_MASK
-                level = np.int64(slots[(context << TABLE_BITS) | np.int64(slot)])
-                state = advanced(state, slot, entries[(context << SYMBOL_BITS) | level])
-                read = lanes[lane, _READ]
+                symbol = np.uint64(slots[(value_context << _TABLE_BITS) | slot])
+                state = advanced(state, slot, entries[(value_context << _SYMBOL_BITS) | symbol])
+                read = reads[lane]
                 filled = (state << _WORD_BITS) | np.uint64(words[read])
                 is_low = state < _LOW
                 state = filled if is_low else state  # no branch: it could not be predicted
-                lanes[lane, _READ] = read + np.int64(is_low)
-                states[lane] = state
-                if level >= DIRECT:
-                    if level == ESCAPE:
-                        level = _take_low_bits(states, lanes, words, lane, level)
-                    else:
-                        num_bits = 2 + ((level - DIRECT) >> 2)
-                        width_bits = np.uint64(num_bits)
-                        level = ((4 + (level & 3)) << num_bits) | np.int64(state & ((_ONE << width_bits) - _ONE))
-                        state >>= width_bits
-                        if state < _LOW:
-                            state = (state << _WORD_BITS) | np.uint64(words[lanes[lane, _READ]])
-                            lanes[lane, _READ] += 1
-                        states[lane] = state
+                read += np.uint64(is_low)
+                level = np.int64(symbol)
+                if level >= DIRECT and level != ESCAPE:
+                    num_bits = np.uint64(2 + ((level - DIRECT) >> 2))
+                    level = ((4 + (level & 3)) << np.int64(num_bits)) | np.int64(state & ((_ONE << num_bits) - _ONE))
+                    state >>= num_bits
+                    if state < _LOW:
+                        state = (state << _WORD_BITS) | np.uint64(words[read])
+                        read += _ONE
+                states[lane], reads[lane] = state, read
+                if symbol == _ESCAPE:
+                    level = _take_low_bits(states, reads, words, lane, ESCAPE)
                 levels[at] = level
                 if is_exact:
-                    exact_bits[at] = _take_exact(states, lanes, words, lane, level, unit, lookup.exact_base)
+                    exact_bits[at] = _take_exact(states, reads, words, lane, level, unit, lookup.exact_base)
                 elif level >= len(log_of_level):
                     return False
         for lane in range(width):
             n = first + lane
             if not _take_rest(
                 states,
+                reads,
                 lanes,
                 words,
                 slots,
@@ -360,7 +360,7 @@ def decode_steps(
     if offsets[num_labels] != len(token_ids):
         return False
     for lane in range(num_lanes):
-        if states[lane] != _LOW or lanes[lane, _READ] != lanes[lane, _END]:
+        if states[lane] != _LOW or np.int64(reads[lane]) != lanes[lane, _END]:
             return False
     return True
 
@@ -368,6 +368,7 @@ def decode_steps(
 @compiled
 def _take_head(
     states: NDArray[np.uint64],
+    reads: NDArray[np.uint64],
     lanes: NDArray[np.int64],
     words: NDArray[np.uint32],
     slots: NDArray[np.uint8],
@@ -380,25 +381,25 @@ def _take_head(
     offsets: NDArray[np.int64],
 ) -> int:
     """Read what stands before a label's ids; return where its candidates stop, -1 for damage."""
-    high = _take_symbol(states, lanes, words, slots, entries, lane, CLUSTER_HIGH)
+    high = _take_symbol(states, reads, words, slots, entries, lane, CLUSTER_HIGH)
     if high >= MAX_CLUSTERS // 16:
         return -1
-    cluster = (high << 4) + _take_symbol(states, lanes, words, slots, entries, lane, CLUSTER_LOW + high)
-    shape = _take_symbol(states, lanes, words, slots, entries, lane, SHAPE)
+    cluster = (high << 4) + _take_symbol(states, reads, words, slots, entries, lane, CLUSTER_LOW + high)
+    shape = _take_symbol(states, reads, words, slots, entries, lane, SHAPE)
     if cluster >= len(last_of_cluster) or shape >= NUM_SHAPES:
         return -1
-    fit = _take_symbol(states, lanes, words, slots, entries, lane, FIT + shape)
+    fit = _take_symbol(states, reads, words, slots, entries, lane, FIT + shape)
     if fit >= NUM_FITS:
         return -1
     if size == 0:
-        size = _take_number(states, lanes, words, slots, entries, lane, SIZE + shape)
+        size = _take_number(states, reads, words, slots, entries, lane, SIZE + shape)
     others, others_end = np.int64(0), np.int64(0)
     reference = last_of_cluster[cluster]
     if reference >= 0:
         others, others_end = offsets[reference], offsets[reference + 1]
     kept = others_end - others
     if kept:
-        kept -= _take_number(states, lanes, words, slots, entries, lane, DROPPED + bit_length(kept))
+        kept -= _take_number(states, reads, words, slots, entries, lane, DROPPED + bit_length(kept))
     if kept < 0 or kept > size or size > _MAX_SIZE:
         return -1
     lanes[lane, _SHAPE], lanes[lane, _FIT], lanes[lane, _CLUSTER] = shape, fit, cluster
@@ -422,9 +423,37 @@ def _add_kept(lanes: NDArray[np.int64], lane: int, is_kept: NDArray[np.uint8], p
 
 
 @compiled
+def _name_ids(
+    lanes: NDArray[np.int64],
+    lane: int,
+    places: NDArray[np.int64],
+    id_of_rank: NDArray[np.int32],
+    list_ids: NDArray[np.int32],
+    list_classes: NDArray[np.uint8],
+    token_ids: NDArray[np.int32],
+    contexts: NDArray[np.uint16],
+) -> bool:
+    """Turn a label's places into ids and the contexts of their values."""
+    listed, num_listed = lanes[lane, _LISTED], lanes[lane, _NUM_LISTED]
+    first_context = VALUE + lanes[lane, _SHAPE] * NUM_VALUE_PLACES
+    for at in range(lanes[lane, _FIRST], lanes[lane, _STOP]):
+        place = places[at]
+        if place < num_listed:
+            token_ids[at] = list_ids[listed + place]
+            contexts[at] = first_context + value_place(list_classes[listed + place])
+        else:
+            rank = place - num_listed
+            if rank >= len(id_of_rank):
+                return False
+            token_ids[at] = id_of_rank[rank]
+            contexts[at] = first_context + value_place(rank_class(rank))
+    return True
+
+
+@compiled
 def _take_exact(
     states: NDArray[np.uint64],
-    lanes: NDArray[np.int64],
+    reads: NDArray[np.uint64],
     words: NDArray[np.uint32],
     lane: int,
     level: int,
@@ -432,20 +461,21 @@ def _take_exact(
     exact_base: int,
 ) -> int:
     if level == 0:
-        return _take_bits(states, lanes, words, lane, 32)
+        return _take_bits(states, reads, words, lane, 32)
     high = exact_base + 1 - level
     if high < 0:
         return 0xFFFFFFFF  # the bits of no number: refused later
     zeros = min(max(unit - (high >> 3), 0), EXACT_REST_BITS)
     rest = np.int64(0)
     if zeros < EXACT_REST_BITS:
-        rest = _take_bits(states, lanes, words, lane, EXACT_REST_BITS - zeros)
+        rest = _take_bits(states, reads, words, lane, EXACT_REST_BITS - zeros)
     return (high << EXACT_REST_BITS) | (rest << zeros)
 
 
 @compiled
 def _take_rest(
     states: NDArray[np.uint64],
+    reads: NDArray[np.uint64],
     lanes: NDArray[np.int64],
     words: NDArray[np.uint32],
     slots: NDArray[np.uint8],
@@ -480,7 +510,7 @@ def _take_rest(
     if len(draw_counts):
         for at in range(first, stop):
             level = np.int64(levels[at])
-            count = _take_number(states, lanes, words, slots, entries, lane, COUNT + min(15, level))
+            count = _take_number(states, reads, words, slots, entries, lane, COUNT + min(15, level))
             draw_counts[at] = count
             if count == 0:
                 head += 12 * level * level + 1
@@ -488,21 +518,21 @@ def _take_rest(
             weight = head
     shift = np.int64(0)
     if is_exact:
-        tails[n] = _take_bits(states, lanes, words, lane, 32)
+        tails[n] = _take_bits(states, reads, words, lane, 32)
         highest, num_equal = np.uint32(0xFFFFFFFF), np.int64(0)
         for at in range(first, stop):
             highest = min(highest, exact_bits[at])
         for at in range(first, stop):
             num_equal += exact_bits[at] == highest
         if num_equal > 1:  # which of them is the first
-            shift = _take_number(states, lanes, words, slots, entries, lane, TAIL)
+            shift = _take_number(states, reads, words, slots, entries, lane, TAIL)
             if shift >= num_equal:
                 return False
     else:
         expected = np.int64(0)
         if weight < weight_of_one:
             expected = int_sqrt((weight_of_one - weight) * 65536 // weight_of_one)
-        tail = _take_number(states, lanes, words, slots, entries, lane, TAIL + bit_length(expected))
+        tail = _take_number(states, reads, words, slots, entries, lane, TAIL + bit_length(expected))
         tail = expected + _unzigzag(tail)
         if tail < 0 or tail > 256:
             return False
@@ -518,16 +548,16 @@ def _take_rest(
             above += levels[at] > levels[target]
             equal += levels[at] == levels[target]
         context = RANK_INSIDE + bit_length(equal)
-    rank = _take_number(states, lanes, words, slots, entries, lane, context)
+    rank = _take_number(states, reads, words, slots, entries, lane, context)
     ranks[n] = rank if len(draw_counts) else above + 1 + _unzigzag(rank)
 
     if is_exact:
         is_stored = target < 0
         if target >= 0:
-            is_stored = _take_symbol(states, lanes, words, slots, entries, lane, TARGET_INSIDE) > 0
+            is_stored = _take_symbol(states, reads, words, slots, entries, lane, TARGET_INSIDE) > 0
             targets[n] = exact_bits[target]
         if is_stored:
-            targets[n] = _take_bits(states, lanes, words, lane, 32)
+            targets[n] = _take_bits(states, reads, words, lane, 32)
     else:
         expected, context = np.int64(0), TARGET_OUTSIDE + shape
         if target >= 0:
@@ -535,10 +565,10 @@ def _take_rest(
             context = TARGET_INSIDE + bit_length(np.int64(levels[target]))
         elif stop > first:
             expected = target_code(log_of_level[lowest] + shift)
-        difference = _take_number(states, lanes, words, slots, entries, lane, context)
+        difference = _take_number(states, reads, words, slots, entries, lane, context)
         targets[n] = expected + _unzigzag(difference)
     if len(entropies):
-        entropies[n] = _take_bits(states, lanes, words, lane, 32 if is_exact else 16)
+        entropies[n] = _take_bits(states, reads, words, lane, 32 if is_exact else 16)
     return True
 
 

@@ -1,7 +1,8 @@
 """From labels to bytes, compiled: each label becomes a run of coding steps, each lane's steps a run of words.
 
-A coding step is a symbol in a context, or (context -1) some bits as they are. Arrays: N labels and C candidates of
-a record, S ids that training saw, Z clusters.
+A coding step is (context + 1) << 40 | symbol, or number of bits << 32 | bits for some bits as they are. Arrays: N
+labels and C candidates of a record, S ids that training saw, Z clusters. A label's candidates are coded by rising
+place in its cluster's order.
 """
 
 from __future__ import annotations
@@ -46,9 +47,19 @@ from labelstore.codecs.packed.layout import (
     VALUE,
 )
 
-__all__ = ["Costs", "Places", "Steps", "Values", "assign_clusters", "code_steps", "fill_hashes", "label_steps"]
+__all__ = [
+    "Values",
+    "assign_clusters",
+    "choose_classes",
+    "code_steps",
+    "fill_hashes",
+    "find_gaps",
+    "find_places",
+    "label_steps",
+]
 
-ASSIGN_IDS = 24  # a label's likeliest ids decide its cluster
+_MAX_BUCKET_SORT = 256  # candidates
+ASSIGN_IDS = 32  # a label's likeliest ids decide its cluster
 
 
 class Steps(NamedTuple):
@@ -84,27 +95,18 @@ class Values(NamedTuple):
     weight_of_one: int  # what the weights of all candidates and the tail add up to; 0: exact values
 
 
-class Costs(NamedTuple):
-    """What symbols cost in bits, to choose a label's shape and fit."""
-
-    values: NDArray[np.float32]  # [value places, symbols, shapes]
-    shapes: NDArray[np.float32]  # [shapes]
-    gaps: NDArray[np.float32]  # [places, symbols, fits]
-    fits: NDArray[np.float32]  # [shapes, fits]
-
-
 @compiled
 def assign_clusters(
     token_ids: NDArray[np.int32],
     offsets: NDArray[np.int64],
     rank_of_id: NDArray[np.int32],
     scores: NDArray[np.int8],
-    priors: NDArray[np.int32],
+    priors: NDArray[np.int16],
     clusters: NDArray[np.int32],
 ) -> None:
     """Find the cluster [N] whose ids a label's likeliest candidates are most like."""
     num_seen, num_clusters = scores.shape
-    sums = np.empty(num_clusters, np.int32)
+    sums = np.empty(num_clusters, np.int16)  # ASSIGN_IDS * 127 fits
     for n in range(len(offsets) - 1):
         sums[:] = priors
         for c in range(offsets[n], min(offsets[n + 1], offsets[n] + ASSIGN_IDS)):
@@ -124,42 +126,45 @@ def assign_clusters(
 def fill_hashes(
     list_offsets: NDArray[np.int32],
     list_ranks: NDArray[np.int32],
-    keys: NDArray[np.int32],
-    found: NDArray[np.int32],
+    slot_offsets: NDArray[np.int64],
+    slots: NDArray[np.int64],
 ) -> None:
-    """Fill the hash tables of Places; `keys` is -1 everywhere."""
-    mask = keys.shape[1] - 1
+    """Fill each cluster's hash table of rank << 32 | place; `slots` is -1 everywhere.
+
+    Cluster z has slot_offsets[z] : slot_offsets[z + 1], a power of two and more than the entries of its list.
+    """
     for z in range(len(list_offsets) - 1):
+        first, mask = slot_offsets[z], slot_offsets[z + 1] - slot_offsets[z] - 1
         for i in range(list_offsets[z], list_offsets[z + 1]):
-            slot = (np.int64(list_ranks[i]) * 40503) & mask
-            while keys[z, slot] >= 0:
+            slot = _hash(np.int64(list_ranks[i])) & mask
+            while slots[first + slot] >= 0:
                 slot = (slot + 1) & mask
-            keys[z, slot] = list_ranks[i]
-            found[z, slot] = i - list_offsets[z]
+            slots[first + slot] = (np.int64(list_ranks[i]) << 32) | (i - list_offsets[z])
 
 
 @compiled
-def _symbol(steps: Steps, at: int, context: int, symbol: int) -> int:
-    steps.contexts[at] = context
-    steps.values[at] = symbol
-    return at + 1
+def _hash(rank: int) -> int:
+    return (rank * 0x9E3779B1) >> 12
 
 
 @compiled
-def _raw(steps: Steps, at: int, num_bits: int, value: int) -> int:
-    steps.contexts[at] = -1
-    steps.values[at] = value
-    steps.num_bits[at] = num_bits
-    return at + 1
+def _symbol_step(context: int, symbol: int) -> int:
+    return ((context + 1) << 40) | symbol
 
 
 @compiled
-def _number(steps: Steps, at: int, context: int, n: int) -> int:
+def _raw_step(num_bits: int, value: int) -> int:
+    return (num_bits << 32) | value
+
+
+@compiled
+def _put_number(steps: NDArray[np.int64], at: int, context: int, n: int) -> int:
     symbol, num_bits = number_symbol(n)
-    at = _symbol(steps, at, context, symbol)
+    steps[at] = _symbol_step(context, symbol)
     if num_bits:
-        at = _raw(steps, at, num_bits, n & ((1 << num_bits) - 1))
-    return at
+        at += 1
+        steps[at] = _raw_step(num_bits, n & ((1 << num_bits) - 1))
+    return at + 1
 
 
 @compiled
@@ -168,91 +173,155 @@ def _zigzag(n: int) -> int:
 
 
 @compiled
-def _place_ids(token_ids: NDArray[np.int32], cluster: int, places: Places, keys: NDArray[np.int64]) -> None:
-    """Fill keys [K] with each id's place in its cluster's order, above 13 bits of its index; sorted."""
-    mask = places.hash_keys.shape[1] - 1
-    num_listed = places.list_offsets[cluster + 1] - places.list_offsets[cluster]
-    for k in range(len(token_ids)):
-        rank = np.int64(places.rank_of_id[token_ids[k]])
-        place = np.int64(num_listed + rank)
-        slot = (rank * 40503) & mask
-        while places.hash_keys[cluster, slot] >= 0:
-            if places.hash_keys[cluster, slot] == rank:
-                place = np.int64(places.hash_places[cluster, slot])
-                break
-            slot = (slot + 1) & mask
-        keys[k] = (place << 13) | k
-    keys.sort()
-
-
-class _Scratch(NamedTuple):
-    """One label's candidates by rising place, and the gaps that say which they are."""
-
-    keys: NDArray[np.int64]  # place and index of each candidate
-    own: NDArray[np.int64]  # place of each candidate
-    gaps: NDArray[np.int64]  # first those in the reference, then those of the other ids
-    gap_classes: NDArray[np.uint8]  # class of the place where each gap begins
-    value_places: NDArray[np.uint8]  # context of each candidate's value
-    value_symbols: NDArray[np.uint8]
-
-
-@compiled
-def _class_of(place: int, cluster: int, places: Places) -> int:
-    start = places.list_offsets[cluster]
-    num_listed = places.list_offsets[cluster + 1] - start
-    if place < num_listed:
-        return int(places.list_classes[start + place])
-    return rank_class(place - num_listed)
-
-
-@compiled
-def _find_gaps(size: int, other: NDArray[np.int64], cluster: int, places: Places, scratch: _Scratch) -> int:
-    """Write the gaps between the ids that the reference has too, then those between the others; count the first.
-
-    Gaps between the others are counted without the reference's places.
-    """
-    num_kept, i, start = 0, 0, 0
-    for j in range(len(other)):
-        while i < size and scratch.own[i] < other[j]:
-            i += 1
-        if i < size and scratch.own[i] == other[j]:
-            scratch.gap_classes[num_kept] = _class_of(other[start], cluster, places)
-            scratch.gaps[num_kept] = j - start
-            start = j + 1
-            num_kept += 1
-    at, j, begin = num_kept, 0, np.int64(0)  # j: places of the reference below
-    free = np.int64(0)  # the first place that can be next, without the reference's
-    for i in range(size):
-        while j < len(other) and other[j] < scratch.own[i]:
-            j += 1
-        if j < len(other) and other[j] == scratch.own[i]:
+def find_places(
+    token_ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    clusters: NDArray[np.int32],
+    rank_of_id: NDArray[np.int32],
+    list_offsets: NDArray[np.int32],
+    slot_offsets: NDArray[np.int64],
+    slots: NDArray[np.int64],
+    places: NDArray[np.int64],
+    order: NDArray[np.int64],
+) -> None:
+    """Fill each candidate's place in its label's cluster [C], rising in each label, and which candidate it is [C]."""
+    starts = np.empty(65, np.int64)
+    keys = np.empty(_MAX_BUCKET_SORT, np.int64)
+    for n in range(len(clusters)):
+        cluster = clusters[n]
+        num_listed = np.int64(list_offsets[cluster + 1] - list_offsets[cluster])
+        first_slot, mask = slot_offsets[cluster], slot_offsets[cluster + 1] - slot_offsets[cluster] - 1
+        first, stop = offsets[n], offsets[n + 1]
+        for c in range(first, stop):  # apart from the sorting, so that the waits for memory overlap
+            rank = np.int64(rank_of_id[token_ids[c]])
+            place = num_listed + rank
+            slot = _hash(rank) & mask
+            entry = slots[first_slot + slot]
+            while entry >= 0:
+                if entry >> 32 == rank:
+                    place = entry & 0xFFFFFFFF
+                    break
+                slot = (slot + 1) & mask
+                entry = slots[first_slot + slot]
+            places[c] = place
+        if stop - first > _MAX_BUCKET_SORT:
+            order[first:stop] = first + np.argsort(places[first:stop], kind="mergesort")
+            places[first:stop] = places[first:stop][order[first:stop] - first]
             continue
-        scratch.gap_classes[at] = _class_of(begin, cluster, places)
-        scratch.gaps[at] = scratch.own[i] - j - free
-        begin = scratch.own[i] + 1
-        free = begin - j
-        at += 1
-    return num_kept
+        # By buckets, then by moving each a little: half the time of a sort that knows nothing of the values.
+        shift = max(0, bit_length(num_listed) - 6)
+        starts[:] = 0
+        for c in range(first, stop):
+            starts[min(places[c] >> shift, 63) + 1] += 1
+        for bucket in range(64):
+            starts[bucket + 1] += starts[bucket]
+        for c in range(first, stop):
+            bucket = min(places[c] >> shift, 63)
+            keys[starts[bucket]] = (places[c] << 13) | (c - first)
+            starts[bucket] += 1
+        for i in range(stop - first):
+            key, at = keys[i], i
+            while at > 0 and keys[at - 1] > key:
+                keys[at] = keys[at - 1]
+                at -= 1
+            keys[at] = key
+        for i in range(stop - first):
+            places[first + i], order[first + i] = keys[i] >> 13, first + (keys[i] & 8191)
 
 
 @compiled
-def _choose_fit(num_kept: int, size: int, base: NDArray[np.float32], costs: Costs, scratch: _Scratch) -> int:
-    sums = base.copy()
-    for i in range(num_kept, size):
-        row = costs.gaps[scratch.gap_classes[i], number_symbol(scratch.gaps[i])[0]]
+def find_gaps(
+    offsets: NDArray[np.int64],
+    clusters: NDArray[np.int32],
+    places: NDArray[np.int64],
+    list_offsets: NDArray[np.int32],
+    list_classes: NDArray[np.uint8],
+    num_lanes: int,
+    references: NDArray[np.int64],
+    num_kept: NDArray[np.int64],
+    gaps: NDArray[np.int64],
+    begins: NDArray[np.uint8],
+    classes: NDArray[np.uint8],
+) -> None:
+    """Fill each label's reference [N] (-1: none) and how many ids both have [N], and the gaps [C] that say which ids.
+
+    A label's first gaps are between the ids that its reference has too, counted in the reference; the others are
+    between its other ids, without the reference's places. `begins` [C] is the class of the place where each gap
+    begins, `classes` [C] that of each candidate's own place.
+    """
+    last_of_cluster = np.full(len(list_offsets) - 1, -1, np.int64)
+    for n in range(len(clusters)):
+        if n % num_lanes == 0:  # the lanes go side by side: only labels of earlier rounds can be referred to
+            for m in range(max(0, n - num_lanes), n):
+                last_of_cluster[clusters[m]] = m
+        first, stop = offsets[n], offsets[n + 1]
+        cluster = clusters[n]
+        listed = np.int64(list_offsets[cluster])
+        num_listed = np.int64(list_offsets[cluster + 1]) - listed
+        reference = last_of_cluster[cluster]
+        other, other_stop = np.int64(0), np.int64(0)
+        if reference >= 0:
+            other, other_stop = offsets[reference], offsets[reference + 1]
+        references[n] = reference
+        at, i, start = first, first, other
+        for j in range(other, other_stop):
+            while i < stop and places[i] < places[j]:
+                i += 1
+            if i < stop and places[i] == places[j]:
+                begins[at] = classes[start]
+                gaps[at] = j - start
+                start = j + 1
+                at += 1
+        num_kept[n] = at - first
+        j, free, begin = other, np.int64(0), np.int64(0)  # free: the first place to count from, without the reference's
+        for i in range(first, stop):
+            place = places[i]
+            classes[i] = list_classes[listed + place] if place < num_listed else rank_class(place - num_listed)
+            while j < other_stop and places[j] < place:
+                j += 1
+            if j < other_stop and places[j] == place:
+                continue
+            begins[at] = list_classes[listed + begin] if begin < num_listed else rank_class(begin - num_listed)
+            gaps[at] = place - (j - other) - free
+            free = place + 1 - (j - other)
+            begin = place + 1
+            at += 1
+
+
+@compiled
+def choose_classes(
+    offsets: NDArray[np.int64],
+    num_kept: NDArray[np.int64],
+    gaps: NDArray[np.int64],
+    begins: NDArray[np.uint8],
+    classes: NDArray[np.uint8],
+    order: NDArray[np.int64],
+    levels: NDArray[np.int32],
+    value_costs: NDArray[np.float32],
+    shape_costs: NDArray[np.float32],
+    gap_costs: NDArray[np.float32],
+    fit_costs: NDArray[np.float32],
+    shapes: NDArray[np.int64],
+    fits: NDArray[np.int64],
+) -> None:
+    """Fill the shape [N] and the fit [N] with which each label costs least."""
+    shape_sums = np.empty(NUM_SHAPES, np.float32)
+    fit_sums = np.empty(NUM_FITS, np.float32)
+    for n in range(len(shapes)):
+        first, stop = offsets[n], offsets[n + 1]
+        shape_sums[:] = shape_costs
+        for i in range(first, stop):
+            place, symbol = value_place(classes[i]), number_symbol(levels[order[i]])[0]
+            for s in range(NUM_SHAPES):
+                shape_sums[s] += value_costs[place, symbol, s]
+        shapes[n] = np.argmin(shape_sums)
         for f in range(NUM_FITS):
-            sums[f] += row[f]
-    return int(np.argmin(sums))
-
-
-@compiled
-def _choose_shape(size: int, costs: Costs, scratch: _Scratch) -> int:
-    sums = costs.shapes.copy()
-    for i in range(size):
-        row = costs.values[scratch.value_places[i], scratch.value_symbols[i]]
-        for s in range(NUM_SHAPES):
-            sums[s] += row[s]
-    return int(np.argmin(sums))
+            fit_sums[f] = fit_costs[shapes[n], f]
+        for i in range(first + num_kept[n], stop):
+            symbol = number_symbol(gaps[i])[0]
+            for f in range(NUM_FITS):
+                fit_sums[f] += gap_costs[begins[i], symbol, f]
+        fits[n] = np.argmin(fit_sums)
 
 
 @compiled
@@ -263,173 +332,174 @@ def label_steps(
     target_ids: NDArray[np.int32],
     target_ranks: NDArray[np.int32],
     clusters: NDArray[np.int32],
+    shapes: NDArray[np.int64],
+    fits: NDArray[np.int64],
+    references: NDArray[np.int64],
+    num_kept: NDArray[np.int64],
+    gaps: NDArray[np.int64],
+    begins: NDArray[np.uint8],
+    classes: NDArray[np.uint8],
+    order: NDArray[np.int64],
     values: Values,
-    places: Places,
-    costs: Costs,
-    num_lanes: int,
     is_constant_size: bool,
-    steps: Steps,
+    steps: NDArray[np.int64],
     step_offsets: NDArray[np.int64],
 ) -> None:
     """Write the coding steps of one record's labels; those of label n are step_offsets[n] : step_offsets[n + 1].
 
     `draw_counts` is [C], or [0] where nothing was drawn.
     """
-    num_labels = len(offsets) - 1
-    max_size = 1
-    for n in range(num_labels):
-        max_size = max(max_size, offsets[n + 1] - offsets[n])
-    scratch = _Scratch(
-        np.empty(max_size, np.int64),
-        np.empty(max_size, np.int64),
-        np.empty(max_size, np.int64),
-        np.empty(max_size, np.uint8),
-        np.empty(max_size, np.uint8),
-        np.empty(max_size, np.uint8),
-    )
-    order = np.empty(max_size, np.int64)  # the candidate at the i-th place
-    all_places = np.empty(offsets[-1], np.int64)
-    last_of_cluster = np.full(len(places.list_offsets) - 1, -1, np.int64)
+    # Arrays as variables of their own: a tuple handed on costs two counts of references an array.
+    levels, rests, rest_bits, exact_bits = values.levels, values.rests, values.rest_bits, values.exact_bits
+    log_of_level, log_of_kept, weight_of_one = values.log_of_level, values.log_of_kept, values.weight_of_one
+    tails, targets, entropies = values.tails, values.targets, values.entropies
     at = np.int64(0)
     step_offsets[0] = 0
-    for n in range(num_labels):
-        if n % num_lanes == 0:  # the lanes go side by side: only labels of earlier rounds can be referred to
-            for m in range(max(0, n - num_lanes), n):
-                last_of_cluster[clusters[m]] = m
+    for n in range(len(clusters)):
         first, stop = offsets[n], offsets[n + 1]
-        cluster, size = clusters[n], stop - first
-        _place_ids(token_ids[first:stop], cluster, places, scratch.keys[:size])
-        for i in range(size):
-            scratch.own[i] = scratch.keys[i] >> 13
-        all_places[first:stop] = scratch.own[:size]
-        reference = last_of_cluster[cluster]
-        other = all_places[0:0]
-        if reference >= 0:
-            other = all_places[offsets[reference] : offsets[reference + 1]]
-        num_kept = _find_gaps(size, other, cluster, places, scratch)
-        for i in range(size):
-            order[i] = first + (scratch.keys[i] & 8191)
-            scratch.value_places[i] = value_place(_class_of(scratch.own[i], cluster, places))
-            scratch.value_symbols[i] = number_symbol(values.levels[order[i]])[0]
-        shape = _choose_shape(size, costs, scratch)
-        fit = _choose_fit(num_kept, size, costs.fits[shape], costs, scratch)
-
-        at = _symbol(steps, at, CLUSTER_HIGH, cluster >> 4)
-        at = _symbol(steps, at, CLUSTER_LOW + (cluster >> 4), cluster & 15)
-        at = _symbol(steps, at, SHAPE, shape)
-        at = _symbol(steps, at, FIT + shape, fit)
+        cluster, shape = np.int64(clusters[n]), shapes[n]
+        steps[at] = _symbol_step(CLUSTER_HIGH, cluster >> 4)
+        steps[at + 1] = _symbol_step(CLUSTER_LOW + (cluster >> 4), cluster & 15)
+        steps[at + 2] = _symbol_step(SHAPE, shape)
+        steps[at + 3] = _symbol_step(FIT + shape, fits[n])
+        at += 4
         if not is_constant_size:
-            at = _number(steps, at, SIZE + shape, size)
-        if len(other):
-            at = _number(steps, at, DROPPED + bit_length(len(other)), len(other) - num_kept)
-        for i in range(size):
-            context = KEPT_GAP if i < num_kept else GAP + fit * NUM_PLACES
-            at = _number(steps, at, context + scratch.gap_classes[i], scratch.gaps[i])
-        for i in range(size):
+            at = _put_number(steps, at, SIZE + shape, stop - first)
+        if references[n] >= 0:
+            num_other = offsets[references[n] + 1] - offsets[references[n]]
+            if num_other:
+                at = _put_number(steps, at, DROPPED + bit_length(num_other), num_other - num_kept[n])
+        for i in range(first, stop):
+            context = KEPT_GAP if i < first + num_kept[n] else GAP + fits[n] * NUM_PLACES
+            at = _put_number(steps, at, context + begins[i], gaps[i])
+        for i in range(first, stop):
             candidate = order[i]
-            context = VALUE + shape * NUM_VALUE_PLACES + scratch.value_places[i]
-            at = _number(steps, at, context, values.levels[candidate])
-            if values.rest_bits[candidate]:
-                at = _raw(steps, at, values.rest_bits[candidate], values.rests[candidate])
-        if len(draw_counts):
-            for i in range(size):
-                level = np.int64(values.levels[order[i]])
-                at = _number(steps, at, COUNT + min(15, level), draw_counts[order[i]])
-        at = _other_steps(n, order[:size], token_ids, draw_counts, target_ids, target_ranks, shape, values, steps, at)
+            context = VALUE + shape * NUM_VALUE_PLACES + value_place(classes[i])
+            at = _put_number(steps, at, context, np.int64(levels[candidate]))
+            if rest_bits[candidate]:
+                steps[at] = _raw_step(np.int64(rest_bits[candidate]), np.int64(rests[candidate]))
+                at += 1
+        for i in range(first, stop if len(draw_counts) else first):
+            level = np.int64(levels[order[i]])
+            at = _put_number(steps, at, COUNT + min(15, level), np.int64(draw_counts[order[i]]))
+        at = _put_rest(
+            n,
+            first,
+            stop,
+            shape,
+            token_ids,
+            order,
+            levels,
+            exact_bits,
+            draw_counts,
+            target_ids,
+            target_ranks,
+            log_of_level,
+            log_of_kept,
+            weight_of_one,
+            tails,
+            targets,
+            entropies,
+            steps,
+            at,
+        )
         step_offsets[n + 1] = at
 
 
 @compiled
-def head_weight(levels: NDArray[np.int32], order: NDArray[np.int64], draw_counts: NDArray[np.int32]) -> int:
-    """Return the summed weights of those whose mass is 1 - tail: the exact head, or all where there is none."""
-    weight, head = np.int64(0), np.int64(0)
-    for candidate in order:
-        level = np.int64(levels[candidate])
-        weight += 12 * level * level + 1
-        if len(draw_counts) and draw_counts[candidate] == 0:
-            head += 12 * level * level + 1
-    return head if head else weight
-
-
-@compiled
-def _other_steps(
+def _put_rest(
     n: int,
-    order: NDArray[np.int64],
+    first: int,
+    stop: int,
+    shape: int,
     token_ids: NDArray[np.int32],
+    order: NDArray[np.int64],
+    levels: NDArray[np.int32],
+    exact_bits: NDArray[np.int64],
     draw_counts: NDArray[np.int32],
     target_ids: NDArray[np.int32],
     target_ranks: NDArray[np.int32],
-    shape: int,
-    values: Values,
-    steps: Steps,
+    log_of_level: NDArray[np.int64],
+    log_of_kept: NDArray[np.int64],
+    weight_of_one: int,
+    tails: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    entropies: NDArray[np.uint32],
+    steps: NDArray[np.int64],
     at: int,
 ) -> int:
     """Write a label's tail mass, target and entropy."""
-    is_exact = values.weight_of_one == 0
-    target, lowest = np.int64(-1), np.int64(0)
-    for i in range(len(order)):
-        if token_ids[order[i]] == target_ids[n]:
-            target = order[i]
-        if i == 0 or values.levels[order[i]] < lowest:
-            lowest = np.int64(values.levels[order[i]])
+    is_exact = weight_of_one == 0
+    target, lowest = np.int64(-1), np.int64(1 << 30)
+    weight, head = np.int64(0), np.int64(0)
+    for c in range(first, stop):
+        level = np.int64(levels[c])
+        if token_ids[c] == target_ids[n]:
+            target = c
+        lowest = min(lowest, level)
+        weight += 12 * level * level + 1
+        if len(draw_counts) and draw_counts[c] == 0:
+            head += 12 * level * level + 1
+    if head:
+        weight = head
     shift = np.int64(0)
     if is_exact:
-        at = _raw(steps, at, 32, values.tails[n])
-        # Which of equal candidates at the top is the first: the order in which the labels came, kept for argmax.
-        highest, num_equal, first = np.int64(1 << 40), 0, 0
-        for candidate in order:
-            highest = min(highest, values.exact_bits[candidate])
-        lowest_index = order.min() if len(order) else np.int64(0)
-        for candidate in order:
-            if values.exact_bits[candidate] == highest:
-                if candidate == lowest_index:
-                    first = num_equal
+        steps[at] = _raw_step(32, tails[n])
+        at += 1
+        # Which of equal candidates at the top is the first, counted by place: argmax is to stay what it was.
+        num_equal, leader = np.int64(0), np.int64(0)
+        for i in range(first, stop):
+            if exact_bits[order[i]] == exact_bits[first]:
+                if order[i] == first:
+                    leader = num_equal
                 num_equal += 1
         if num_equal > 1:
-            at = _number(steps, at, TAIL, first)
+            at = _put_number(steps, at, TAIL, leader)
     else:
-        weight = head_weight(values.levels, order, draw_counts)
         expected = np.int64(0)
-        if weight < values.weight_of_one:
-            expected = int_sqrt((values.weight_of_one - weight) * 65536 // values.weight_of_one)
-        at = _number(steps, at, TAIL + bit_length(expected), _zigzag(values.tails[n] - expected))
-        shift = values.log_of_kept[values.tails[n]] - ln_fixed_one(max(weight, 1))
+        if weight < weight_of_one:
+            expected = int_sqrt((weight_of_one - weight) * 65536 // weight_of_one)
+        at = _put_number(steps, at, TAIL + bit_length(expected), _zigzag(tails[n] - expected))
+        shift = log_of_kept[tails[n]] - ln_fixed_one(max(weight, 1))
 
     rank = np.int64(target_ranks[n])
     if len(draw_counts):
-        at = _number(steps, at, RANK_OUTSIDE + shape, rank)
+        at = _put_number(steps, at, RANK_OUTSIDE + shape, rank)
     elif target >= 0:
-        above, equal = 0, 0
-        for candidate in order:
-            above += values.levels[candidate] > values.levels[target]
-            equal += values.levels[candidate] == values.levels[target]
-        at = _number(steps, at, RANK_INSIDE + bit_length(equal), _zigzag(rank - above - 1))
+        above, equal = np.int64(0), np.int64(0)
+        for c in range(first, stop):
+            above += levels[c] > levels[target]
+            equal += levels[c] == levels[target]
+        at = _put_number(steps, at, RANK_INSIDE + bit_length(equal), _zigzag(rank - above - 1))
     else:
-        at = _number(steps, at, RANK_OUTSIDE + shape, _zigzag(rank - len(order) - 1))
+        at = _put_number(steps, at, RANK_OUTSIDE + shape, _zigzag(rank - (stop - first) - 1))
 
     if is_exact:
+        is_stored = True
         if target >= 0:
-            is_other = values.targets[n] != values.exact_bits[target]
-            at = _symbol(steps, at, TARGET_INSIDE, np.int64(is_other))
-            if is_other:
-                at = _raw(steps, at, 32, values.targets[n])
-        else:
-            at = _raw(steps, at, 32, values.targets[n])
-    elif target >= 0:
-        expected = target_code(values.log_of_level[values.levels[target]] + shift)
-        context = TARGET_INSIDE + bit_length(values.levels[target])
-        at = _number(steps, at, context, _zigzag(values.targets[n] - expected))
+            is_stored = targets[n] != exact_bits[target]
+            steps[at] = _symbol_step(TARGET_INSIDE, np.int64(is_stored))
+            at += 1
+        if is_stored:
+            steps[at] = _raw_step(32, targets[n])
+            at += 1
     else:
-        expected = target_code(values.log_of_level[lowest] + shift) if len(order) else np.int64(0)
-        at = _number(steps, at, TARGET_OUTSIDE + shape, _zigzag(values.targets[n] - expected))
-    if len(values.entropies):
-        at = _raw(steps, at, 32 if is_exact else 16, values.entropies[n])
+        expected, context = np.int64(0), TARGET_OUTSIDE + shape
+        if target >= 0:
+            expected = target_code(log_of_level[levels[target]] + shift)
+            context = TARGET_INSIDE + bit_length(np.int64(levels[target]))
+        elif stop > first:
+            expected = target_code(log_of_level[lowest] + shift)
+        at = _put_number(steps, at, context, _zigzag(targets[n] - expected))
+    if len(entropies):
+        steps[at] = _raw_step(32 if is_exact else 16, np.int64(entropies[n]))
+        at += 1
     return at
 
 
 @compiled
 def code_steps(
-    steps: Steps,
+    steps: NDArray[np.int64],
     step_offsets: NDArray[np.int64],
     num_lanes: int,
     tables: NDArray[np.uint32],
@@ -449,10 +519,10 @@ def code_steps(
         last = lane + (num_labels - 1 - lane) // num_lanes * num_lanes
         for n in range(last, -1, -num_lanes):
             for i in range(step_offsets[n + 1] - 1, step_offsets[n] - 1, -1):
-                context, value = steps.contexts[i], np.uint64(steps.values[i])
-                num_bits = np.uint64(steps.num_bits[i])
+                context = (steps[i] >> 40) - 1
+                value = np.uint64(steps[i] & 0xFFFFFFFF)
                 if context >= 0:
-                    entry = tables[context, value]
+                    entry = tables[context, np.int64(value)]
                     if entry == 0:  # a symbol that training did not see
                         if state >> np.uint64(64 - 7):
                             at -= 1
@@ -467,6 +537,7 @@ def code_steps(
                         state >>= np.uint64(32)
                     state = (state // frequency << np.uint64(TABLE_BITS)) + state % frequency + start
                 else:
+                    num_bits = np.uint64(steps[i] >> 32)
                     if state >> (np.uint64(64) - num_bits):
                         at -= 1
                         buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs.packed.encode_kernels import (
-    Costs,
-    Places,
-    Steps,
     assign_clusters,
+    choose_classes,
     code_steps,
     fill_hashes,
+    find_gaps,
+    find_places,
     label_steps,
 )
 from labelstore.codecs.packed.frame import lanes_of, write_frame
@@ -38,11 +40,20 @@ from labelstore.codecs.packed.values import exact_values, float_bits, grid_value
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 
-__all__ = ["LabelEncoder", "costs_of_bits", "list_class_of"]
+__all__ = ["Costs", "LabelEncoder", "costs_of_bits", "list_class_of"]
 
 _SCORES_PER_BIT = 4
 _UNLISTED_BITS = -4.0  # log-odds of an id that is not in a cluster's list, against its frequency
 _NO_COUNTS = np.zeros(0, dtype=np.int32)
+
+
+class Costs(NamedTuple):
+    """What symbols cost in bits, to choose a label's shape and fit."""
+
+    values: NDArray[np.float32]  # [value places, symbols, shapes]
+    shapes: NDArray[np.float32]  # [shapes]
+    gaps: NDArray[np.float32]  # [places, symbols, fits]
+    fits: NDArray[np.float32]  # [shapes, fits]
 
 
 class LabelEncoder:
@@ -50,10 +61,11 @@ class LabelEncoder:
 
     def __init__(self, model: Model, *, costs: Costs | None = None) -> None:
         self.model = model
-        self._places = _places_of(model)
+        self._ranks = model.rank_of_id
+        self._slot_offsets, self._slots = _hashes_of(model)
         self._scores, self._priors = _scores_of(model)
         self._costs = costs_of_model(model) if costs is None else costs
-        self._steps = Steps(np.zeros(0, np.int16), np.zeros(0, np.uint32), np.zeros(0, np.uint8))
+        self._steps = np.zeros(0, dtype=np.int64)
         self._words = np.zeros(0, dtype=np.uint32)
         self.tally = LabelTally(model)
 
@@ -83,7 +95,7 @@ class LabelEncoder:
         self.tally.add(record.labels, self._values, num_bytes=len(packed))
         return packed
 
-    def steps_of(self, record: LabelRecord) -> tuple[Steps, NDArray[np.int64], int]:
+    def steps_of(self, record: LabelRecord) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """Return a record's coding steps, where each label's begin [N + 1], and the unit of its exact values.
 
         The steps are overwritten by the next call.
@@ -99,13 +111,41 @@ class LabelEncoder:
         values = exact_values(labels, self.model, unit) if unit else grid_values(labels, self.model)
         self._values = values
         token_ids = np.ascontiguousarray(labels.token_ids.reshape(-1))
+        offsets, num_lanes = labels.candidate_offsets, lanes_of(len(labels))
         clusters = np.empty(len(labels), dtype=np.int32)
-        offsets = labels.candidate_offsets
-        assign_clusters(token_ids, offsets, self._places.rank_of_id, self._scores, self._priors, clusters)
+        assign_clusters(token_ids, offsets, self._ranks, self._scores, self._priors, clusters)
+        places, order, gaps = np.empty((3, token_ids.size), dtype=np.int64)
+        begins, classes = np.empty((2, token_ids.size), dtype=np.uint8)
+        references, num_kept, shapes, fits = np.empty((4, len(labels)), dtype=np.int64)
+        model = self.model
+        find_places(
+            token_ids,
+            offsets,
+            clusters,
+            self._ranks,
+            model.list_offsets,
+            self._slot_offsets,
+            self._slots,
+            places,
+            order,
+        )
+        find_gaps(
+            offsets,
+            clusters,
+            places,
+            model.list_offsets,
+            model.list_classes,
+            num_lanes,
+            references,
+            num_kept,
+            gaps,
+            begins,
+            classes,
+        )
+        choose_classes(offsets, num_kept, gaps, begins, classes, order, values.levels, *self._costs, shapes, fits)
         num_steps = 16 * len(labels) + 6 * token_ids.size
-        if len(self._steps.contexts) < num_steps:
-            size = 2 * num_steps
-            self._steps = Steps(np.empty(size, np.int16), np.empty(size, np.uint32), np.empty(size, np.uint8))
+        if len(self._steps) < num_steps:
+            self._steps = np.empty(2 * num_steps, dtype=np.int64)
         step_offsets = np.zeros(len(labels) + 1, dtype=np.int64)
         label_steps(
             token_ids,
@@ -114,11 +154,16 @@ class LabelEncoder:
             record.target_ids,
             labels.target_ranks,
             clusters,
+            shapes,
+            fits,
+            references,
+            num_kept,
+            gaps,
+            begins,
+            classes,
+            order,
             values,
-            self._places,
-            self._costs,
-            lanes_of(len(labels)),
-            self.model.size > 0,
+            model.size > 0,
             self._steps,
             step_offsets,
         )
@@ -163,22 +208,17 @@ def costs_of_bits(bits: NDArray[np.float32]) -> Costs:
     )
 
 
-def _places_of(model: Model) -> Places:
-    sizes = np.diff(model.list_offsets)
-    num_slots = 1 << max(3, int(2 * max(sizes, default=1)).bit_length())
-    keys = np.full((len(sizes), num_slots), -1, dtype=np.int32)
-    found = np.zeros((len(sizes), num_slots), dtype=np.int32)
-    fill_hashes(model.list_offsets, model.list_ranks, keys, found)
-    return Places(
-        rank_of_id=model.rank_of_id,
-        list_offsets=model.list_offsets,
-        list_classes=model.list_classes,
-        hash_keys=keys,
-        hash_places=found,
-    )
+def _hashes_of(model: Model) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the hash tables that find an id's place in a cluster's list by its rank; see fill_hashes."""
+    sizes = np.diff(model.list_offsets).astype(np.float64)
+    num_slots = 2 ** np.ceil(np.log2(2 * sizes + 2)).astype(np.int64)
+    slot_offsets = np.concatenate([[0], np.cumsum(num_slots)])
+    slots = np.full(slot_offsets[-1], -1, dtype=np.int64)
+    fill_hashes(model.list_offsets, model.list_ranks, slot_offsets, slots)
+    return slot_offsets, slots
 
 
-def _scores_of(model: Model) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+def _scores_of(model: Model) -> tuple[NDArray[np.int8], NDArray[np.int16]]:
     """Return how much each seen id speaks for each cluster [S, Z], and each cluster's frequency [Z], in 1/4 bits."""
     num_clusters = len(model.list_class_sizes)
     classes = np.repeat(np.arange(len(model.frequency_class_sizes)), model.frequency_class_sizes)
@@ -194,7 +234,7 @@ def _scores_of(model: Model) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
     low = probabilities[CLUSTER_LOW : CLUSTER_LOW + 64]
     z = np.arange(num_clusters)
     frequency = np.maximum(high[z >> 4] * low[z >> 4, z & 15], 2.0**-20)
-    return scores, np.rint(np.log2(frequency) * _SCORES_PER_BIT).astype(np.int32)
+    return scores, np.rint(np.log2(frequency) * _SCORES_PER_BIT).astype(np.int16)
 
 
 def class_log_odds(classes: NDArray[np.float64]) -> NDArray[np.float64]:

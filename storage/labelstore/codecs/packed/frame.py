@@ -16,6 +16,7 @@ from labelstore.codecs.packed.layout import LABELS_PER_LANE, MAX_LANES
 __all__ = ["Frame", "lanes_of", "read_frame", "write_frame"]
 
 _CRC_BYTES = 4
+READ_AHEAD = 8  # words that a decoder may look at behind a lane's last one
 
 
 def lanes_of(num_labels: int) -> int:
@@ -26,7 +27,7 @@ def lanes_of(num_labels: int) -> int:
 class Frame(NamedTuple):
     """One record's packed labels, opened."""
 
-    words: NDArray[np.uint32]
+    words: NDArray[np.uint32]  # and READ_AHEAD zeros
     lane_starts: NDArray[np.int64]  # [lanes + 1], in words
     num_candidates: int | None
     unit: int
@@ -71,7 +72,8 @@ def read_frame(data: memoryview, *, num_labels: int, has_sizes: bool, has_unit: 
         starts[lane + 1] = starts[lane] + count
     if len(data) - place != 4 * starts[-1] or (np.diff(starts) < 2).any():
         raise ValueError("the packed labels are not as long as they say")
-    words = np.frombuffer(data[place:], dtype="<u4").astype(np.uint32, copy=False)
+    words = np.zeros(starts[-1] + READ_AHEAD, dtype=np.uint32)
+    words[: starts[-1]] = np.frombuffer(data[place:], dtype="<u4")
     return Frame(words, starts, num_candidates, unit)
 
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs.packed.compiled import compiled
-from labelstore.codecs.packed.encode_kernels import Costs
-from labelstore.codecs.packed.encoder import LabelEncoder, class_log_odds, costs_of_bits, list_class_of
+from labelstore.codecs.packed.encoder import Costs, LabelEncoder, class_log_odds, costs_of_bits, list_class_of
 from labelstore.codecs.packed.layout import (
     DIRECT,
     EXACT_REST_BITS,
@@ -42,6 +41,9 @@ _TABLE_ROUNDS = 5
 _PSEUDO_LABELS = 8.0  # of the average, in each cluster's id frequencies
 _SCORE_STEPS = 4  # a bit
 _ENTRY_BITS = 12.0  # what an entry of a cluster's list costs in the model
+_MIN_ENTRY_BITS = 8.0  # and what it must save at least where many labels share the model
+_MAX_SCORED_IDS = 1 << 16
+_CHUNK = 4096
 
 
 def train_model(
@@ -97,7 +99,8 @@ class _Clustering:
         frequencies: NDArray[np.float64],
     ) -> None:
         # Ids that came once say nothing about which ids go together.
-        self._num_scored = int((frequencies * max(len(offsets) - 1, 1) > 1.5).sum())
+        num_often = int((frequencies * max(len(offsets) - 1, 1) > 1.5).sum())
+        self._num_scored = min(num_often, _MAX_SCORED_IDS)
         self._ranks = rank_of_id[token_ids]
         self._offsets = offsets
         self._frequencies = frequencies
@@ -112,12 +115,11 @@ class _Clustering:
         clusters[seeds] = np.arange(len(seeds), dtype=np.int32)
         for _ in range(_CLUSTER_ROUNDS):
             self._count(clusters, num_clusters)
-            scores = np.log2(self._shares() / self._frequencies[: len(self._counts), None])
             priors = np.log2((self._sizes + 1) / (self._sizes.sum() + num_clusters))
             _assign(
                 self._ranks,
                 self._offsets,
-                np.clip(np.rint(scores * _SCORE_STEPS), -127, 127).astype(np.int8),
+                self._scores(),
                 np.rint(priors * _SCORE_STEPS).astype(np.int32),
                 clusters,
             )
@@ -125,27 +127,39 @@ class _Clustering:
 
     def lists(self, num_labels_expected: int) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
         """Return the clusters' likely ids: how many in each class [Z, LIST_CLASSES], and their ranks."""
-        shares = self._shares()
-        own = self._counts / np.maximum(self._sizes, 1)
-        with np.errstate(divide="ignore"):
-            saved = self._counts * np.log2(np.maximum(own, 1e-12) / self._frequencies[: len(self._counts), None])
+        ranks, clusters = np.nonzero(self._counts >= 2)
+        counts, sizes = self._counts[ranks, clusters], self._sizes[clusters]
+        saved = counts * np.log2(counts / sizes / self._frequencies[ranks])  # bits
         growth = max(1.0, num_labels_expected / max(len(self._offsets) - 1, 1))
-        is_listed = (self._counts >= 2) & (saved > max(3.0, _ENTRY_BITS / growth))
-        ranks, clusters = np.nonzero(is_listed)
-        share = np.minimum(shares[ranks, clusters], 0.99)
+        is_listed = saved > max(_MIN_ENTRY_BITS, _ENTRY_BITS / growth)
+        ranks, clusters = ranks[is_listed], clusters[is_listed]
+        share = np.minimum(self._share(counts[is_listed], sizes[is_listed], self._frequencies[ranks]), 0.99)
         classes = list_class_of(np.log2(share / (1 - share)))
         order = np.lexsort((ranks, classes, clusters))
-        sizes = np.bincount(clusters * LIST_CLASSES + classes, minlength=len(self._sizes) * LIST_CLASSES)
-        return sizes.reshape(-1, LIST_CLASSES).astype(np.uint16), ranks[order].astype(np.int32)
+        class_sizes = np.bincount(clusters * LIST_CLASSES + classes, minlength=len(self._sizes) * LIST_CLASSES)
+        return class_sizes.reshape(-1, LIST_CLASSES).astype(np.uint16), ranks[order].astype(np.int32)
 
     def _count(self, clusters: NDArray[np.int32], num_clusters: int) -> None:
         self._counts = np.zeros((self._num_scored, num_clusters), dtype=np.int32)
         _count_ids(self._ranks, self._offsets, clusters, self._counts)
         self._sizes = np.bincount(clusters[clusters >= 0], minlength=num_clusters).astype(np.float64)
 
-    def _shares(self) -> NDArray[np.float64]:
-        prior = _PSEUDO_LABELS * self._frequencies[: len(self._counts), None]
-        shares: NDArray[np.float64] = (self._counts + prior) / (self._sizes + _PSEUDO_LABELS)
+    def _scores(self) -> NDArray[np.int8]:
+        """Return how much each id speaks for each cluster [S, Z], in 1/4 bits."""
+        scores = np.empty(self._counts.shape, dtype=np.int8)
+        for start in range(0, len(scores), _CHUNK):  # whole, the floats would be half a gigabyte
+            part = slice(start, start + _CHUNK)
+            frequencies = self._frequencies[: len(scores)][part, None]
+            bits = np.log2(self._share(self._counts[part], self._sizes, frequencies) / frequencies)
+            scores[part] = np.clip(np.rint(bits * _SCORE_STEPS), -127, 127)
+        return scores
+
+    @staticmethod
+    def _share(
+        counts: NDArray[np.int32], sizes: NDArray[np.float64], frequencies: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return in which share of a cluster's labels an id is, drawn to its share of all labels."""
+        shares: NDArray[np.float64] = (counts + _PSEUDO_LABELS * frequencies) / (sizes + _PSEUDO_LABELS)
         return shares
 
 
@@ -192,10 +206,9 @@ def _with_tables(model: Model, records: Sequence[LabelRecord]) -> Model:
         counts = np.zeros(NUM_CONTEXTS * NUM_SYMBOLS, dtype=np.int64)
         for record in records:
             steps, step_offsets, _ = encoder.steps_of(record)
-            num_steps = int(step_offsets[-1])
-            contexts = steps.contexts[:num_steps]
-            is_symbol = contexts >= 0
-            places = contexts[is_symbol].astype(np.int64) * NUM_SYMBOLS + steps.values[:num_steps][is_symbol]
+            symbols = steps[: step_offsets[-1]]
+            symbols = symbols[symbols >= 1 << 40]
+            places = ((symbols >> 40) - 1) * NUM_SYMBOLS + (symbols & (NUM_SYMBOLS - 1))
             counts += np.bincount(places, minlength=len(counts))
         table = counts.reshape(NUM_CONTEXTS, NUM_SYMBOLS)
         costs = costs_of_bits(costs_of(table))
