@@ -71,7 +71,7 @@ def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> Non
             **count_values(counts, dataset.num_bytes),
             "stream_bytes": streams,
             "shards": len(shards),
-            "lossy_codecs": sorted({codec for entry in dataset.entries for codec in lossy_codecs(entry)}),
+            "lossy_codecs": list(dict.fromkeys(codec for entry in dataset.entries for codec in lossy_codecs(entry))),
             "converted_from": chain,
             "recorded": [dict(entry.recorded) for entry in dataset.entries[:1]],
         }
@@ -88,7 +88,7 @@ def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> Non
         **size_rows(counts, dataset.num_bytes),
         "finished by": _reasons(counts),
         "made": f"{header.created_at}, labelgen {header.labelgen_version}{_engine(dataset)}",
-        "converted from": " → ".join(f"{step['location']} ({_codec_of(step)})" for step in chain),
+        "converted from": "\n".join(f"{step['location']} ({_codec_of(step)})" for step in chain),
         "fingerprint": header.fingerprint[:16],
     }
     print_rows(location, rows)
@@ -180,8 +180,13 @@ def _with_new(total: int, new: int) -> str:
 
 
 def _chain(dataset: LabelDataset) -> list[dict[str, Any]]:
-    """Return the datasets that the labels came through, oldest first; of joined ones, those of the first block."""
-    return list(dataset.entries[0].recorded.get("converted_from", [])) if dataset.entries else []
+    """Return the datasets that the labels came through, oldest first, each once."""
+    steps: dict[str, dict[str, Any]] = {}
+    for entry in dataset.entries:
+        for step in entry.recorded.get("converted_from", []):
+            named = {name: step[name] for name in ("location", "fingerprint", "selection", "codec", "labelgen_version")}
+            steps.setdefault(json.dumps(named), named)
+    return list(steps.values())
 
 
 def _codec_of(step: Mapping[str, Any]) -> str:

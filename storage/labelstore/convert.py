@@ -260,7 +260,7 @@ class _Conversion:
                 wanted -= len(record.labels)
                 if wanted <= 0:
                     break
-        return self._codec.train(sample, vocab_size=self._plan.header.vocab_size, num_labels_expected=expected)
+        return self._writer.models.train(sample, num_labels_expected=expected)
 
 
 def _copy_checked(store: ReadableStore, shard: ShardEntry, path: Path) -> None:

@@ -83,7 +83,7 @@ class DatasetWriter:
         check_folder(root, is_conversion=is_conversion)
         self._header = self._open_header(header)
         self.entries: dict[str, Entry] = read_entries(self.store)
-        self._models = ModelSource(codec, vocab_size=self._header.vocab_size)
+        self.models = ModelSource(codec, vocab_size=self._header.vocab_size)
 
     @property
     def header(self) -> Header:
@@ -107,7 +107,7 @@ class DatasetWriter:
         records = list(records)
         shards = []
         if records:
-            model = self._models.model_for(records)
+            model = self.models.model_for(records)
             shards = self.write_shards(block, ((record, None) for record in records), model=model)
         return self.publish_shards(block, shards, num_prompts=num_prompts, num_rejected=num_rejected, recorded=recorded)
 
@@ -195,9 +195,11 @@ class DatasetWriter:
                 vocab_size=self._header.vocab_size,
                 fingerprint=self._header.fingerprint,
             ) as shard:
-                while item is not None and shard.num_bytes < MAX_SHARD_BYTES:
+                while item is not None:
                     shard.write(item[0], tolerance=item[1], earlier_kl_nats=earlier_kl_nats)
                     item = next(remaining, None)
+                    if shard.num_bytes >= MAX_SHARD_BYTES:
+                        break
             shards.append(self.put_shard(path, shard.entry(shard_name(block, len(shards), shard.sha256))))
         return shards
 

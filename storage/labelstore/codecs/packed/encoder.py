@@ -91,7 +91,7 @@ class LabelEncoder:
             unit=unit if self.model.inverse_step == 0 else None,
         )
         if self.tally.wants_bits:
-            self._count_bits(steps, int(step_offsets[-1]), record, num_bytes=len(packed))
+            self._count_bits(steps[: step_offsets[-1]], record, num_bytes=len(packed))
         self.tally.add(record.labels, self._values, num_bytes=len(packed))
         return packed
 
@@ -169,9 +169,9 @@ class LabelEncoder:
         )
         return self._steps, step_offsets, unit
 
-    def _count_bits(self, steps: Steps, num_steps: int, record: LabelRecord, *, num_bytes: int) -> None:
-        contexts, symbols, num_bits = (part[:num_steps].astype(np.int64) for part in steps)
-        self.tally.add_bits(contexts, symbols, num_bits, num_bytes=num_bytes)
+    def _count_bits(self, steps: NDArray[np.int64], record: LabelRecord, *, num_bytes: int) -> None:
+        contexts = (steps >> 40) - 1  # see encode_kernels: a context above a symbol, or a number of bits above the bits
+        self.tally.add_bits(contexts, steps & 0xFFFFFFFF, steps >> 32, num_bytes=num_bytes)
         if self.model.inverse_step == 0:
             self.tally.add_exact_tails(len(record.labels))
 
