@@ -28,7 +28,7 @@ from labelstore.same_records import find_difference
 from labelstore.shard_reader import ShardReader
 from labelstore.store import ReadableStore, read_range
 
-__all__ = ["ConversionProgress", "ConversionSummary", "ConversionWatcher", "convert_datasets"]
+__all__ = ["ConversionProgress", "ConversionSummary", "ConversionWatcher", "SilentWatcher", "convert_datasets"]
 
 _PIECE_BYTES = 1 << 24
 _TRAINING_ROW_GROUPS = 32  # a model is trained on labels from so many places of the sources
@@ -51,6 +51,19 @@ class ConversionWatcher(Protocol):
     def advance(self, progress: ConversionProgress, /) -> None: ...
 
 
+class SilentWatcher:
+    """Watches nothing; the summary has the warnings."""
+
+    def note(self, message: str, /) -> None:
+        pass
+
+    def warn(self, message: str, /) -> None:
+        pass
+
+    def advance(self, progress: ConversionProgress, /) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionSummary:
     """What a conversion came to."""
@@ -68,7 +81,7 @@ class ConversionSummary:
 
 def convert_datasets(
     locations: Sequence[str],
-    output_dir: Path,
+    output_dir: str | Path,
     *,
     codec: str | None = None,
     top_k: int | None = None,
@@ -86,6 +99,7 @@ def convert_datasets(
     """
     if codec is not None:
         codec_named(codec)
+    output_dir = Path(output_dir)
     plan = make_plan(locations, output_dir, codec=codec, top_k=top_k, labelgen_version=labelgen_version)
     return _Conversion(plan, output_dir, watcher).run()
 

@@ -38,7 +38,8 @@ def find_difference(got: LabelRecord, wanted: LabelRecord, *, tolerance: NDArray
         if getattr(got, name) != getattr(wanted, name):
             return f"{name} is {getattr(got, name)!r}, was {getattr(wanted, name)!r}"
     for name in ("messages", "kept"):
-        if _spelled(getattr(got, name)) != _spelled(getattr(wanted, name)):
+        left, right = getattr(got, name), getattr(wanted, name)
+        if left != right and _spelled(left) != _spelled(right):  # NaN differs from itself
             return f"{name} differs"
     for name in ("input_ids", "spans"):
         if not np.array_equal(getattr(got, name), getattr(wanted, name)):

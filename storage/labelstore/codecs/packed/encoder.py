@@ -84,16 +84,13 @@ class LabelEncoder:
         if len(self._words) < max_words:
             self._words = np.zeros(2 * max_words, dtype=np.uint32)
         start = code_steps(steps, step_offsets, num_lanes, self.model.entries, self._words, lane_words)
-        packed = write_frame(
+        self.tally.add(record.labels, self._values, steps[: step_offsets[-1]])
+        return write_frame(
             self._words[start:],
             lane_words,
             num_candidates=None if self.model.size else record.token_ids.size,
             unit=unit if self.model.inverse_step == 0 else None,
         )
-        if self.tally.wants_bits:
-            self._count_bits(steps[: step_offsets[-1]], record, num_bytes=len(packed))
-        self.tally.add(record.labels, self._values, num_bytes=len(packed))
-        return packed
 
     def steps_of(self, record: LabelRecord) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """Return a record's coding steps, where each label's begin [N + 1], and the unit of its exact values.
@@ -168,12 +165,6 @@ class LabelEncoder:
             step_offsets,
         )
         return self._steps, step_offsets, unit
-
-    def _count_bits(self, steps: NDArray[np.int64], record: LabelRecord, *, num_bytes: int) -> None:
-        contexts = (steps >> 40) - 1  # see encode_kernels: a context above a symbol, or a number of bits above the bits
-        self.tally.add_bits(contexts, steps & 0xFFFFFFFF, steps >> 32, num_bytes=num_bytes)
-        if self.model.inverse_step == 0:
-            self.tally.add_exact_tails(len(record.labels))
 
     def _check_fits(self, labels: Labels) -> None:
         sizes = np.diff(labels.candidate_offsets)

@@ -8,25 +8,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.codecs.packed.compiled import compiled
 from labelstore.codecs.packed.encode_kernels import Values
 from labelstore.codecs.packed.layout import ESCAPE, FIRST_CONTEXT, NUM_CONTEXTS, STREAMS, SYMBOL_BITS, TABLE_BITS
 from labelstore.codecs.packed.model import Model
 from labelstore.codecs.tally import Tally
 from labelstore.labels import Labels
 
-__all__ = ["LabelTally", "grid_kl"]
+__all__ = ["LabelTally"]
 
-# Bits are counted for the first records, so that a small shard is counted whole, then for one in eight: counting all
-# costs 7% of encoding (K = 64).
-_COUNTED_RECORDS = 32
-_COUNTED_EVERY = 8
 _GROUPS = ("ids", "values", "target_and_tail")
 _GROUP_OF_STREAM = {
     **dict.fromkeys(("cluster_high", "cluster_low", "fit", "size", "dropped", "kept_gap", "gap", "count"), 0),
     **dict.fromkeys(("shape", "value"), 1),
     **dict.fromkeys(("tail", "rank_inside", "rank_outside", "target_inside", "target_outside"), 2),
 }
-_MASSES = ((256 * 256 - np.arange(257.0) ** 2).clip(min=1) / 65536).astype(np.float64)  # kept, by code of the tail
+_NO_COUNTS = np.zeros(0, dtype=np.int32)
 
 
 def _groups() -> NDArray[np.int64]:
@@ -43,88 +40,93 @@ class LabelTally:
         self._model = model
         self._groups = _groups()
         frequencies = np.maximum(model.frequencies.astype(np.float64), 0.5)
-        self._bits = (TABLE_BITS - np.log2(frequencies)).astype(np.float32).reshape(-1)
         escaped = TABLE_BITS + SYMBOL_BITS - np.log2(frequencies[:, ESCAPE : ESCAPE + 1])
-        self._bits = np.where(model.frequencies > 0, self._bits.reshape(frequencies.shape), escaped).reshape(-1)
+        bits = np.where(model.frequencies > 0, TABLE_BITS - np.log2(frequencies), escaped)
+        self._bits = bits.astype(np.float32).reshape(-1)
         levels = np.arange(model.inverse_step + 2, dtype=np.float64)
-        self._weights = (12 * levels**2 + 1).astype(np.float32)
         self._log_weights = np.log(12 * levels**2 + 1).astype(np.float32)
         self._codec_kl_sum = 0.0
-        self._num_records = 0
-        self._num_bytes = 0
-        self._counted_bytes = 0
-        self._counted_bits = np.zeros(len(_GROUPS))
+        self._bits_by_group = np.zeros(len(_GROUPS))
 
-    @property
-    def wants_bits(self) -> bool:
-        """Whether the next record's coding steps are to be counted."""
-        return self._num_records < _COUNTED_RECORDS or self._num_records % _COUNTED_EVERY == 0
-
-    def add(self, labels: Labels, values: Values, *, num_bytes: int) -> None:
-        """Count a record, and how many bytes it has become."""
+    def add(self, labels: Labels, values: Values, steps: NDArray[np.int64]) -> None:
+        """Count a record by its values and its coding steps, as encode_kernels makes them."""
+        _add_bits(steps, self._bits, self._groups, self._bits_by_group)
         if self._model.inverse_step:
-            self._codec_kl_sum += float(
-                grid_kl(labels, values.levels, values.tails, self._weights, self._log_weights).sum()
+            logprobs = labels.logprobs.reshape(-1)
+            counts = _NO_COUNTS if labels.draw_counts is None else labels.draw_counts
+            self._codec_kl_sum += _grid_kl(
+                logprobs,
+                np.exp(logprobs),
+                values.levels,
+                labels.candidate_offsets,
+                counts,
+                labels.tail_mass,
+                values.tails,
+                self._log_weights,
             )
-        self._num_records += 1
-        self._num_bytes += num_bytes
-
-    def add_bits(
-        self, contexts: NDArray[np.int64], symbols: NDArray[np.int64], num_bits: NDArray[np.int64], *, num_bytes: int
-    ) -> None:
-        """Count a record's coding steps: symbols in a context, or (context -1) so many bits as they are."""
-        is_symbol = contexts >= 0
-        # Bits as they are belong to the symbol before them.
-        at = np.maximum.accumulate(np.where(is_symbol, np.arange(len(contexts)), 0))
-        groups = self._groups[contexts[at]]
-        costs = np.where(is_symbol, self._bits[(contexts << SYMBOL_BITS) * is_symbol + symbols * is_symbol], num_bits)
-        self._counted_bits += np.bincount(groups, costs, minlength=len(_GROUPS))
-        self._counted_bytes += num_bytes
-
-    def add_exact_tails(self, num_labels: int) -> None:
-        """Say that counted labels had an exact tail mass: 32 bits that stand behind the last value, and are not one."""
+            return
+        # An exact tail mass is 32 bits that stand behind the last value or count, and are none.
         before = 0 if self._model.has_draws else 1
-        moved = min(32.0 * num_labels, self._counted_bits[before])
-        self._counted_bits[before] -= moved
-        self._counted_bits[2] += moved
+        moved = min(32.0 * len(labels), float(self._bits_by_group[before]))
+        self._bits_by_group[before] -= moved
+        self._bits_by_group[2] += moved
 
     def total(self) -> Tally:
-        """Return what all records have cost; bits of those that were not counted are taken to be as the others'."""
-        scale = self._num_bytes / self._counted_bytes / 8 if self._counted_bytes else 0.0
-        stream_bytes = dict(zip(_GROUPS, (self._counted_bits * scale).tolist(), strict=True))
+        """Return what all records have cost."""
+        stream_bytes = dict(zip(_GROUPS, (self._bits_by_group / 8).tolist(), strict=True))
         return Tally(codec_kl_sum=self._codec_kl_sum, stream_bytes=stream_bytes)
 
 
-def grid_kl(
-    labels: Labels,
+@compiled
+def _add_bits(
+    steps: NDArray[np.int64], bits: NDArray[np.float32], groups: NDArray[np.int64], sums: NDArray[np.float64]
+) -> None:
+    """Add what coding steps cost to their groups; bits as they are belong to the symbol before them."""
+    group = 0
+    for step in steps:
+        context = (step >> 40) - 1
+        if context >= 0:
+            group = groups[context]
+            sums[group] += bits[(context << SYMBOL_BITS) + (step & ((1 << SYMBOL_BITS) - 1))]
+        else:
+            sums[group] += step >> 32
+
+
+@compiled
+def _grid_kl(
+    logprobs: NDArray[np.float32],
+    shares: NDArray[np.float32],
     levels: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    draw_counts: NDArray[np.int32],
+    tail_mass: NDArray[np.float32],
     tails: NDArray[np.int64],
-    weights: NDArray[np.float32],
     log_weights: NDArray[np.float32],
-) -> NDArray[np.float64]:
-    """Return KL(teacher || decoded) of each label in nats [N]: of its candidates, and all the others as one outcome.
+) -> float:
+    """Return the sum over labels of KL(teacher || decoded) in nats: of its candidates, and all others as one outcome.
 
-    Beside draws from the tail, it is of the exact head. A tail that is decoded as 0 (it was below 4e-6) is left out.
+    `shares` are the candidates' probabilities. Beside draws from the tail (`draw_counts` [C], or [0]), it is of the
+    exact head. A tail that is decoded as 0 (it was below 4e-6) is left out.
     """
-    logprobs = labels.logprobs.reshape(-1)
-    shares, own = np.exp(logprobs), weights[levels]
-    if labels.draw_counts is not None and (is_drawn := labels.draw_counts > 0).any():
-        has_head = _sums(~is_drawn, labels) > 0
-        is_left_out = is_drawn & has_head[labels.candidate_positions()]
-        shares, own = np.where(is_left_out, 0, shares), np.where(is_left_out, 0, own)
-    differences = _sums(shares * (logprobs - log_weights[levels]), labels)
-    kept = _sums(shares, labels)
-    log_scale = np.log(_MASSES[tails]) - np.log(np.maximum(_sums(own, labels), 1))
-    tail, decoded = labels.tail_mass.astype(np.float64), 1 - _MASSES[tails]
-    is_there = (tail > 0) & (decoded > 0)
-    of_tail = np.zeros(len(labels))
-    of_tail[is_there] = tail[is_there] * np.log(tail[is_there] / decoded[is_there])
-    return np.asarray(differences - kept * log_scale + of_tail, dtype=np.float64)
-
-
-def _sums(values: NDArray[np.generic], labels: Labels) -> NDArray[np.float64]:
-    """Return the sum over each label's candidates [C] -> [N]."""
-    if labels.token_ids.ndim == 2:
-        return np.asarray(values.reshape(labels.token_ids.shape).sum(axis=1), dtype=np.float64)
-    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    return np.asarray(totals[labels.candidate_offsets[1:]] - totals[labels.candidate_offsets[:-1]])
+    total = 0.0
+    for n in range(len(offsets) - 1):
+        difference, kept, weight = 0.0, 0.0, 0.0
+        has_head = False
+        if len(draw_counts):
+            for c in range(offsets[n], offsets[n + 1]):
+                has_head = has_head or draw_counts[c] == 0
+        for c in range(offsets[n], offsets[n + 1]):
+            if has_head and draw_counts[c]:
+                continue
+            level = np.float64(levels[c])
+            share = np.float64(shares[c])
+            difference += share * (logprobs[c] - log_weights[levels[c]])
+            kept += share
+            weight += 12 * level * level + 1
+        code = np.float64(tails[n])
+        decoded_kept = max(65536 - code * code, 1.0) / 65536
+        tail, decoded_tail = np.float64(tail_mass[n]), 1 - decoded_kept
+        total += difference - kept * np.log(decoded_kept / max(weight, 1.0))
+        if tail > 0 and decoded_tail > 0:
+            total += tail * np.log(tail / decoded_tail)
+    return total
