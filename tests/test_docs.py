@@ -22,7 +22,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("codec", [DEFAULT_CODEC, "open"])
-@pytest.mark.parametrize("page", ["README.md", "docs/what-a-label-means.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/what-a-label-means.md", "docs/convert.md"])
 def test_the_python_in_a_page_runs(page: str, codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_dataset(tmp_path / "demo-labels", codec=codec)
     monkeypatch.chdir(tmp_path)

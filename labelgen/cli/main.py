@@ -7,6 +7,7 @@ import errno
 import click
 
 import labelgen
+from labelgen.cli.convert import convert
 from labelgen.cli.finish import finish
 from labelgen.cli.generate import generate
 from labelgen.cli.inspect import inspect
@@ -51,5 +52,5 @@ def main() -> None:
     """
 
 
-for command in (generate, score, inspect, verify, finish):
+for command in (generate, score, inspect, verify, convert, finish):
     main.add_command(command)

@@ -10,18 +10,21 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from labelgen.cli.units import bytes_text
 from labelgen.job.progress import RunSummary
 from labelstore.dataset import LabelDataset
 from labelstore.entry import LabelCounts, total_counts
+from labelstore.provenance import lossy_codecs
+from labelstore.stream_bytes import sum_streams
 
-__all__ = ["print_dataset", "print_summary"]
+__all__ = ["count_values", "print_dataset", "print_rows", "print_summary", "size_rows"]
 
 
 def print_summary(summary: RunSummary, *, as_json: bool) -> None:
     """Print what a run came to."""
     values = {
         "output": str(summary.output_dir),
-        **_count_values(summary.counts, summary.num_bytes),
+        **count_values(summary.counts, summary.num_bytes),
         "new_records": summary.num_new_records,
         "new_labels": summary.num_new_labels,
         "rejected": summary.num_rejected,
@@ -36,14 +39,14 @@ def print_summary(summary: RunSummary, *, as_json: bool) -> None:
     rows = {
         "records": _with_new(summary.counts.num_records, summary.num_new_records),
         "labels": _with_new(summary.counts.num_labels, summary.num_new_labels),
-        **_size_rows(summary.counts, summary.num_bytes),
+        **size_rows(summary.counts, summary.num_bytes),
         "finished by": _reasons(summary.counts),
     }
     if summary.num_new_labels:
         rows["speed"] = f"{summary.labels_per_second:,.0f} labelled tokens/s over {summary.seconds:,.1f} s"
     if summary.num_rejected:
         rows["rejected"] = f"{summary.num_rejected:,} (see .labelgen/rejected.jsonl)"
-    _print_rows(str(summary.output_dir), rows)
+    print_rows(str(summary.output_dir), rows)
     for warning in summary.notes:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
 
@@ -51,7 +54,10 @@ def print_summary(summary: RunSummary, *, as_json: bool) -> None:
 def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> None:
     """Print what a dataset holds."""
     header, counts = dataset.header, total_counts(dataset.entries)
-    codecs = sorted({shard.codec for entry in dataset.entries for shard in entry.shards})
+    shards = [shard for entry in dataset.entries for shard in entry.shards]
+    codecs = sorted({shard.codec for shard in shards})
+    streams = sum_streams(shard.stream_bytes for shard in shards)
+    chain = _chain(dataset)
     if as_json:
         values = {
             "teacher": header.teacher,
@@ -62,7 +68,11 @@ def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> Non
             "selection": header.selection.to_json(),
             "codecs": codecs,
             "format_version": header.format_version,
-            **_count_values(counts, dataset.num_bytes),
+            **count_values(counts, dataset.num_bytes),
+            "stream_bytes": streams,
+            "shards": len(shards),
+            "lossy_codecs": list(dict.fromkeys(codec for entry in dataset.entries for codec in lossy_codecs(entry))),
+            "converted_from": chain,
             "recorded": [dict(entry.recorded) for entry in dataset.entries[:1]],
         }
         click.echo(json.dumps(values))
@@ -70,18 +80,53 @@ def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> Non
     rows = {
         "teacher": f"{header.teacher} ({header.vocab_size:,} rows)",
         "task": header.task,
-        "kept": f"{header.selection}, codec {', '.join(codecs) or '-'}",
+        "kept": str(header.selection),
+        "codec": ", ".join(codecs) or "-",
         "records": f"{counts.num_records:,}",
         "labels": f"{counts.num_labels:,} of {counts.num_tokens:,} tokens",
-        **_size_rows(counts, dataset.num_bytes),
+        "shards": f"{len(shards):,}",
+        **size_rows(counts, dataset.num_bytes),
         "finished by": _reasons(counts),
         "made": f"{header.created_at}, labelgen {header.labelgen_version}{_engine(dataset)}",
+        "converted from": "\n".join(f"{step['location']} ({_codec_of(step)})" for step in chain),
         "fingerprint": header.fingerprint[:16],
     }
-    _print_rows(location, rows)
+    print_rows(location, rows)
+    if counts.num_labels:
+        _print_streams(streams, counts)
 
 
-def _print_rows(title: str, rows: Mapping[str, str]) -> None:
+_BAR_WIDTH = 30
+_STREAM_TITLES = {
+    "hard": "hard labels and texts",
+    "ids": "candidates' ids",
+    "values": "candidates' logprobs",
+    "target_and_tail": "targets and tails",
+    "framing": "framing",
+    "model": "codec's model",
+}
+
+
+def _print_streams(streams: Mapping[str, int], counts: LabelCounts) -> None:
+    """Print what the bytes of a label are for."""
+    total = sum(streams.values())
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", show_footer=True)
+    table.add_column("bytes by stream", footer="in all", no_wrap=True)
+    table.add_column("bytes/label", footer=f"{total / counts.num_labels:,.2f}", justify="right", no_wrap=True)
+    table.add_column("share", footer="100.0%", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, overflow="crop")
+    for name, size in streams.items():
+        if size:
+            bar = "█" * round(_BAR_WIDTH * size / total)
+            title = _STREAM_TITLES.get(name, name)
+            table.add_row(title, f"{size / counts.num_labels:,.2f}", f"{size / total:.1%}", f"[dim]{bar}[/dim]")
+    console = Console(highlight=False)
+    console.print()
+    console.print(table)
+
+
+def print_rows(title: str, rows: Mapping[str, str]) -> None:
+    """Print a title and rows of a name and a text; those without a text are left out."""
     console = Console(highlight=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
@@ -93,7 +138,8 @@ def _print_rows(title: str, rows: Mapping[str, str]) -> None:
     console.print(table)
 
 
-def _count_values(counts: LabelCounts, num_bytes: int) -> dict[str, Any]:
+def count_values(counts: LabelCounts, num_bytes: int) -> dict[str, Any]:
+    """Return counts and means under the keys that every --json has."""
     return {
         "records": counts.num_records,
         "labels": counts.num_labels,
@@ -102,17 +148,22 @@ def _count_values(counts: LabelCounts, num_bytes: int) -> dict[str, Any]:
         "bytes_per_label": _mean(num_bytes, counts),
         "kept_mass": _mean(counts.kept_mass_sum, counts),
         "truncation_kl_nats": _mean(counts.truncation_kl_sum, counts),
+        "codec_kl_nats": _mean(counts.codec_kl_sum, counts),
         "finish_reasons": dict(counts.finish_reasons),
     }
 
 
-def _size_rows(counts: LabelCounts, num_bytes: int) -> dict[str, str]:
+def size_rows(counts: LabelCounts, num_bytes: int, *, after_size: str = "") -> dict[str, str]:
+    """Return the rows about size and fidelity; what truncation and codec lose stand apart."""
     if not counts.num_labels:
         return {}
+    truncation_kl, codec_kl = (total / counts.num_labels for total in (counts.truncation_kl_sum, counts.codec_kl_sum))
     return {
-        "on disk": f"{_bytes(num_bytes)}, {num_bytes / counts.num_labels:,.1f} bytes/label with everything",
+        "on disk": f"{bytes_text(num_bytes)}{after_size}, "
+        f"{num_bytes / counts.num_labels:,.1f} bytes/label with everything",
         "kept mass": f"{counts.kept_mass_sum / counts.num_labels:.4f} of the teacher's distribution "
-        f"(truncation KL {counts.truncation_kl_sum / counts.num_labels:.4f} nats)",
+        f"(truncation KL {truncation_kl:.4f} nats)",
+        "codec KL": f"{codec_kl:.2g} nats" if codec_kl else "0: the values are the teacher's, bit for bit",
     }
 
 
@@ -128,17 +179,22 @@ def _with_new(total: int, new: int) -> str:
     return f"{total:,}" if new == total else f"{total:,} ({new:,} new)"
 
 
+def _chain(dataset: LabelDataset) -> list[dict[str, Any]]:
+    """Return the datasets that the labels came through, oldest first, each once."""
+    steps: dict[str, dict[str, Any]] = {}
+    for entry in dataset.entries:
+        for step in entry.recorded.get("converted_from", []):
+            named = {name: step[name] for name in ("location", "fingerprint", "selection", "codec", "labelgen_version")}
+            steps.setdefault(json.dumps(named), named)
+    return list(steps.values())
+
+
+def _codec_of(step: Mapping[str, Any]) -> str:
+    return f"{', '.join(f'{name}={value}' for name, value in step['selection'].items())}, codec {step['codec']}"
+
+
 def _engine(dataset: LabelDataset) -> str:
     if not dataset.entries:
         return ""
     recorded = dataset.entries[0].recorded
     return "".join(f", {recorded[name]}" for name in ("engine", "vllm_version", "device") if name in recorded)
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import datetime
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from labelstore.codecs import Codec
 from labelstore.entry import ENTRIES_DIR, Entry, ShardEntry, entry_name, next_generation, read_entries
@@ -20,9 +23,21 @@ from labelstore.sealed_json import unseal
 from labelstore.shard_writer import ShardWriter
 from labelstore.store import LocalStore
 
-__all__ = ["DatasetWriter", "check_folder", "finish_dataset", "utc_now"]
+__all__ = [
+    "CONVERSION_NAME",
+    "DatasetWriter",
+    "check_folder",
+    "check_same_fingerprint",
+    "finish_dataset",
+    "make_folder",
+    "shard_name",
+    "utc_now",
+]
 
-MAX_LABELS_PER_SHARD = 4_000_000  # about 1.2 GB with the codec open at K = 64
+# What a hub stores and a student fetches as one file (docs/scale.md). Bytes and not labels: at K = 64 a label takes 62
+# bytes packed and 300 with the codec open, at K = 4,096 sixty times as many.
+MAX_SHARD_BYTES = 500_000_000
+CONVERSION_NAME = ".labelgen/conversion.json"
 ORPHANS_DIR = ".labelgen/orphans"
 _SHARD_NAME = re.compile(r"data/(\d{6,})-(\d+)-([0-9a-f]{8})\.parquet")
 
@@ -55,7 +70,7 @@ The shards are plain Parquet: `datasets.load_dataset`, DuckDB, pandas and polars
 class DatasetWriter:
     """The one way to add to a dataset. Several may write to one folder: of each block, the first entry wins."""
 
-    def __init__(self, root: Path, header: Header, *, codec: Codec) -> None:
+    def __init__(self, root: Path, header: Header, *, codec: Codec, is_conversion: bool = False) -> None:
         """Open the dataset in a folder, or begin one where the folder is empty or missing.
 
         Raises:
@@ -65,11 +80,12 @@ class DatasetWriter:
             ImportError: the codec needs a library to write that is not installed.
         """
         codec.check_can_write()
-        self._store = LocalStore(root)
+        self.store = LocalStore(root)
         self._codec = codec
+        check_folder(root, is_conversion=is_conversion)
         self._header = self._open_header(header)
-        self.entries: dict[str, Entry] = read_entries(self._store)
-        self._models = ModelSource(
+        self.entries: dict[str, Entry] = read_entries(self.store)
+        self.models = ModelSource(
             codec, vocab_size=self._header.vocab_size, is_constant_size=self._header.selection.is_constant_size
         )
 
@@ -92,10 +108,29 @@ class DatasetWriter:
         Raises:
             ValueError: a record's values contradict each other; nothing is published.
         """
-        shards = self._write_shards(block, records)
+        records = list(records)
+        shards = []
+        if records:
+            model = self.models.model_for(records)
+            shards = self.write_shards(block, ((record, None) for record in records), model=model)
+        return self.publish_shards(block, shards, num_prompts=num_prompts, num_rejected=num_rejected, recorded=recorded)
+
+    def publish_shards(
+        self,
+        block: str,
+        shards: Sequence[ShardEntry],
+        *,
+        num_prompts: int,
+        num_rejected: int,
+        recorded: Mapping[str, Any],
+    ) -> bool:
+        """Publish shards that are in data/ as a block; False if another job has published the block before.
+
+        A loser's shards are deleted, but for those that the winner has too.
+        """
         entry = Entry(
             block=block,
-            generation=next_generation(self._store, block),
+            generation=next_generation(self.store, block),
             nonce=uuid.uuid4().hex,
             fingerprint=self._header.fingerprint,
             shards=tuple(shards),
@@ -104,55 +139,59 @@ class DatasetWriter:
             recorded=recorded,
             created_at=utc_now(),
         )
-        self._store.put_new(entry.name, entry.to_bytes())
+        self.store.put_new(entry.name, entry.to_bytes())
         # Read back: where a put's answer was lost, the nonce tells that the entry is our own.
         name = entry_name(block, entry.generation)
-        winner = Entry.from_json(unseal(self._store.read(name), origin=name), origin=name)
+        winner = Entry.from_json(unseal(self.store.read(name), origin=name), origin=name)
         self.entries[block] = winner
         if winner.nonce == entry.nonce:
             return True
         kept = {shard.name for shard in winner.shards}
         for shard in shards:
             if shard.name not in kept:
-                self._store.delete(shard.name)
+                self.store.delete(shard.name)
         return False
 
     def finish(self) -> tuple[Manifest, list[str]]:
         """Fold the entries into the manifest and tidy; see `finish_dataset`."""
-        return finish_dataset(self._store.root)
+        return finish_dataset(self.store.root)
 
     def _open_header(self, header: Header) -> Header:
-        root = self._store.root
-        check_folder(root)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise NotADatasetError(
-                f"{root}: the folder cannot be made ({error.strerror}); give -o one that can be written to"
-            ) from error
-        if self._store.put_new(HEADER_NAME, header.to_bytes()):
-            self._store.put_new("README.md", _readme(header))
+        root = self.store.root
+        make_folder(root)
+        if self.store.put_new(HEADER_NAME, header.to_bytes()):
+            self.store.put_new("README.md", _readme(header))
             return header
-        existing = Header.from_bytes(self._store.read(HEADER_NAME), origin=f"{root}/{HEADER_NAME}")
-        if existing.fingerprint != header.fingerprint and not self._store.names(ENTRIES_DIR):
+        existing = Header.from_bytes(self.store.read(HEADER_NAME), origin=f"{root}/{HEADER_NAME}")
+        if existing.fingerprint != header.fingerprint and not self.store.names(ENTRIES_DIR):
             # A job that died before its first label binds nobody to its settings.
-            self._store.replace(HEADER_NAME, header.to_bytes())
-            self._store.replace("README.md", _readme(header))
+            self.store.replace(HEADER_NAME, header.to_bytes())
+            self.store.replace("README.md", _readme(header))
             return header
-        self._store.put_new("README.md", _readme(existing))  # a crash may have come between the two
+        self.store.put_new("README.md", _readme(existing))  # a crash may have come between the two
         check_same_fingerprint(existing, header, origin=str(root))
         return existing
 
-    def _write_shards(self, block: str, records: Iterable[LabelRecord]) -> list[ShardEntry]:
+    def write_shards(
+        self,
+        block: str,
+        records: Iterable[tuple[LabelRecord, NDArray[np.float64] | None]],
+        *,
+        model: bytes,
+        earlier_kl_nats: float = 0.0,
+    ) -> list[ShardEntry]:
+        """Write a block's records as shards into data/; they exist for no reader until they are published.
+
+        Beside a record stands what earlier codecs may have moved its values by; see ShardWriter.write.
+
+        Raises:
+            ValueError: a record's values contradict each other.
+        """
         shards: list[ShardEntry] = []
-        records = list(records)
-        if not records:
-            return shards
-        model = self._models.model_for(records)
         remaining = iter(records)
-        record = next(remaining, None)
-        while record is not None:
-            path = self._store.scratch_path()
+        item = next(remaining, None)
+        while item is not None:
+            path = self.store.scratch_path()
             with ShardWriter(
                 path,
                 codec=self._codec,
@@ -160,16 +199,29 @@ class DatasetWriter:
                 vocab_size=self._header.vocab_size,
                 fingerprint=self._header.fingerprint,
             ) as shard:
-                while record is not None and shard.num_labels < MAX_LABELS_PER_SHARD:
-                    shard.write(record)
-                    record = next(remaining, None)
-            name = f"data/{block}-{len(shards)}-{shard.sha256[:8]}.parquet"
-            entry = shard.entry(name)
-            # The name is taken by the same bytes where a job was killed between the shard and its entry.
-            if not self._store.put_new(name, path) and self._store.size(name) != entry.num_bytes:
-                raise DamagedDatasetError(f"{self._store}/{name}: is there with other content; move it away")
-            shards.append(entry)
+                while item is not None:
+                    shard.write(item[0], tolerance=item[1], earlier_kl_nats=earlier_kl_nats)
+                    item = next(remaining, None)
+                    if shard.num_bytes >= MAX_SHARD_BYTES:
+                        break
+            shards.append(self.put_shard(path, shard.entry(shard_name(block, len(shards), shard.sha256))))
         return shards
+
+    def put_shard(self, path: Path, entry: ShardEntry) -> ShardEntry:
+        """Move a finished shard from a scratch path to its name in data/; return its entry.
+
+        Raises:
+            DamagedDatasetError: the name is taken by other content.
+        """
+        # The name is taken by the same bytes where a job was killed between the shard and its entry.
+        if not self.store.put_new(entry.name, path) and self.store.size(entry.name) != entry.num_bytes:
+            raise DamagedDatasetError(f"{self.store}/{entry.name}: is there with other content; move it away")
+        return entry
+
+
+def shard_name(block: str, number: int, sha256: str) -> str:
+    """Return the name of a block's shard."""
+    return f"data/{block}-{number}-{sha256[:8]}.parquet"
 
 
 def finish_dataset(root: Path) -> tuple[Manifest, list[str]]:
@@ -203,11 +255,12 @@ def finish_dataset(root: Path) -> tuple[Manifest, list[str]]:
     return manifest, orphans
 
 
-def check_folder(root: Path) -> None:
+def check_folder(root: Path, *, is_conversion: bool = False) -> None:
     """Refuse a folder that a dataset can neither be begun nor gone on with in. Writes nothing.
 
     Raises:
-        NotADatasetError: it holds something else, or is no folder.
+        NotADatasetError: it holds something else, or is no folder; labels that a teacher wrote and converted ones are
+            not added to each other.
     """
     if root.exists() and not root.is_dir():
         raise NotADatasetError(f"{root}: is a file; give -o a folder")
@@ -218,6 +271,23 @@ def check_folder(root: Path) -> None:
                 f"{root}: holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, and is no label "
                 f"dataset that a job could go on with. Give -o a new or an empty folder."
             )
+    if (root / HEADER_NAME).exists() and (root / CONVERSION_NAME).exists() != is_conversion:
+        made_by = "a teacher's job" if is_conversion else "'labelgen convert'"
+        raise NotADatasetError(f"{root}: was made by {made_by}, and only that goes on with it. Give -o another folder.")
+
+
+def make_folder(root: Path) -> None:
+    """Make a dataset's folder, if it is missing.
+
+    Raises:
+        NotADatasetError: it cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotADatasetError(
+            f"{root}: the folder cannot be made ({error.strerror}); give -o one that can be written to"
+        ) from error
 
 
 def check_same_fingerprint(existing: Header, wanted: Header, *, origin: str) -> None:

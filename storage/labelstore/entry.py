@@ -41,11 +41,12 @@ class LabelCounts:
     num_tokens: int = 0  # of all input_ids
     kept_mass_sum: float = 0.0  # over labels
     truncation_kl_sum: float = 0.0  # over labels, nats: KL(renormalized candidates || full distribution)
+    codec_kl_sum: float = 0.0  # over labels, nats: KL(teacher || decoded), the tail as one more outcome
     finish_reasons: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: LabelRecord) -> LabelCounts:
-        """Count one record."""
+        """Count one record; what a codec changes in it is not known here."""
         kept = np.clip(record.labels.kept_mass, np.finfo(np.float64).tiny, 1.0)
         return cls(
             num_records=1,
@@ -66,6 +67,7 @@ class LabelCounts:
             num_tokens=self.num_tokens + other.num_tokens,
             kept_mass_sum=self.kept_mass_sum + other.kept_mass_sum,
             truncation_kl_sum=self.truncation_kl_sum + other.truncation_kl_sum,
+            codec_kl_sum=self.codec_kl_sum + other.codec_kl_sum,
             finish_reasons=reasons,
         )
 
@@ -83,6 +85,9 @@ class ShardEntry:
     hash_list_sha256: str
     row_group_records: tuple[int, ...]  # records in each row group
     counts: LabelCounts
+    stream_bytes: Mapping[str, int]  # what the bytes are for; they add up to num_bytes
+    # Of converted labels: by how much codecs before this one may have moved the square root of a probability, at most.
+    earlier_tolerance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

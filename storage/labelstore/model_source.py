@@ -34,11 +34,21 @@ class ModelSource:
         has_more = self._num_labels < ENOUGH_LABELS and num_labels >= _GROWTH * self._num_labels
         if self._model is None or has_more:
             # A small block may be all there is: its model is no larger than its own labels pay for.
-            self._model = self._codec.train(
-                records,
-                vocab_size=self._vocab_size,
-                num_labels_expected=num_labels if num_labels < ENOUGH_LABELS else 1_000_000,
-                is_constant_size=self._is_constant_size,
+            self._model = self.train(
+                records, num_labels_expected=num_labels if num_labels < ENOUGH_LABELS else 1_000_000
             )
             self._num_labels = num_labels
         return self._model
+
+    def train(self, records: Sequence[LabelRecord], *, num_labels_expected: int) -> bytes:
+        """Return a model for labels like these, of which so many will be in a shard.
+
+        Raises:
+            ImportError: as `model_for`.
+        """
+        return self._codec.train(
+            records,
+            vocab_size=self._vocab_size,
+            num_labels_expected=num_labels_expected,
+            is_constant_size=self._is_constant_size,
+        )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from labelstore.labels import Labels
 
-__all__ = ["LabelRecord"]
+__all__ = ["LabelRecord", "record_id_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: arrays have no truth value
@@ -64,9 +64,7 @@ class LabelRecord:
     @property
     def record_id(self) -> str:
         """The record's name, unique in a dataset: prompt#response, or document@offset for scored text."""
-        if self.document_offset is not None:
-            return f"{self.prompt_id}@{self.document_offset}"
-        return f"{self.prompt_id}#{self.response_index}"
+        return record_id_of(self.prompt_id, self.document_offset, self.response_index)
 
     @property
     def positions(self) -> NDArray[np.int64]:
@@ -119,3 +117,10 @@ class LabelRecord:
     def entropy(self) -> NDArray[np.float32] | None:
         """The full distribution's entropy in nats [N]; None where it was not asked for."""
         return self.labels.entropy
+
+
+def record_id_of(prompt_id: str, document_offset: int | None, response_index: int) -> str:
+    """Return the name of a record: prompt#response, or document@offset for scored text."""
+    if document_offset is not None:
+        return f"{prompt_id}@{document_offset}"
+    return f"{prompt_id}#{response_index}"

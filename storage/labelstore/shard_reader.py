@@ -17,7 +17,7 @@ from labelstore.checksums import HASH_BYTES, Range, column_ranges, hash_list_byt
 from labelstore.codecs import CODECS, DecodedLabels, Decoder
 from labelstore.entry import ShardEntry
 from labelstore.errors import DamagedDatasetError
-from labelstore.record import LabelRecord
+from labelstore.record import LabelRecord, record_id_of
 from labelstore.schema import HARD_FIELDS, HardColumns
 from labelstore.store import ReadableStore, read_range
 
@@ -81,6 +81,11 @@ class ShardReader:
             first += num_records
 
     @property
+    def metadata(self) -> pq.FileMetaData:
+        """The Parquet footer."""
+        return self._metadata
+
+    @property
     def num_row_groups(self) -> int:
         return len(self._entry.row_group_records)
 
@@ -101,6 +106,23 @@ class ShardReader:
             return RowGroup(table, labels, origin=self._origin, first_record=first_record)
         except (pa.ArrowException, ValueError, OSError) as error:
             raise self._damage(f"row group {index} does not decode: {error}") from error
+
+    def record_ids(self, index: int) -> list[str]:
+        """Return the ids of a row group's records; of its bytes, only the hard columns are read.
+
+        Raises:
+            DamagedDatasetError: the bytes are not what the entry says.
+        """
+        hard = self._ranges(index)[0]
+        source = _KnownBytes({hard: self._read_checked(index, hard, 0)}, size=self._entry.num_bytes)
+        try:
+            parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=self._metadata, pre_buffer=False)
+            names = ["prompt_id", "document_offset", "response_index"]
+            columns = parquet.read_row_group(index, columns=names, use_threads=False)
+            prompt_ids, offsets, responses = (columns.column(name).to_pylist() for name in names)
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise self._damage(f"row group {index} does not decode: {error}") from error
+        return [record_id_of(*parts) for parts in zip(prompt_ids, offsets, responses, strict=True)]
 
     def unread_bytes(self) -> list[Range]:
         """Return the ranges that no hash of the list covers: padding between parts, which must be none."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from labelstore.checksums import SealedShard, seal_shard
 from labelstore.codecs import Codec
@@ -17,6 +19,7 @@ from labelstore.header import FORMAT_VERSION
 from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
 from labelstore.schema import HARD_FIELDS, hard_columns, leaf_paths
+from labelstore.stream_bytes import split_bytes
 
 __all__ = ["ShardWriter"]
 
@@ -31,6 +34,7 @@ class _Finished:
     sealed: SealedShard
     row_group_records: tuple[int, ...]
     counts: LabelCounts
+    stream_bytes: dict[str, int]
 
 
 class ShardWriter:
@@ -56,6 +60,7 @@ class ShardWriter:
         self._pending_candidates = 0
         self._row_group_records: list[int] = []
         self._counts = LabelCounts()
+        self._earlier_tolerance = 0.0
         self._finished: _Finished | None = None
         packed = [path for path in leaf_paths(self._schema) if path.split(".", 1)[0] not in codec.uncompressed]
         self._parquet = pq.ParquetWriter(
@@ -90,17 +95,29 @@ class ShardWriter:
         """Labels written so far."""
         return self._counts.num_labels
 
-    def write(self, record: LabelRecord) -> None:
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on disk so far: of the row groups that are complete."""
+        return os.stat(self._path).st_size  # noqa: PTH116
+
+    def write(
+        self, record: LabelRecord, *, tolerance: NDArray[np.float64] | None = None, earlier_kl_nats: float = 0.0
+    ) -> None:
         """Append a record.
+
+        `tolerance` [N] is what earlier codecs may have moved the square root of a probability by (None: nothing is
+        lost), `earlier_kl_nats` their KL, as a mean over labels.
 
         Raises:
             ValueError: its values contradict each other; nothing of it is written.
         """
-        for problem in find_problems(record, vocab_size=self._vocab_size):
+        for problem in find_problems(record, vocab_size=self._vocab_size, tolerance=tolerance):
             raise ValueError(f"record {record.record_id!r}: {problem}")
         self._pending.append(record)
         self._pending_candidates += record.labels.token_ids.size
-        self._counts += LabelCounts.of(record)
+        self._counts += replace(LabelCounts.of(record), codec_kl_sum=earlier_kl_nats * len(record.labels))
+        if tolerance is not None:
+            self._earlier_tolerance = max(self._earlier_tolerance, float(tolerance.max(initial=0.0)))
         if self._pending_candidates >= MAX_CANDIDATES_PER_ROW_GROUP or len(self._pending) >= MAX_RECORDS_PER_ROW_GROUP:
             self._flush()
 
@@ -117,6 +134,8 @@ class ShardWriter:
             hash_list_sha256=self._finished.sealed.hash_list_sha256,
             row_group_records=self._finished.row_group_records,
             counts=self._finished.counts,
+            stream_bytes=self._finished.stream_bytes,
+            earlier_tolerance=self._earlier_tolerance,
         )
 
     @property
@@ -138,8 +157,15 @@ class ShardWriter:
         self._flush()
         self._parquet.add_key_value_metadata(self._metadata)
         self._parquet.close()
+        metadata = pq.read_metadata(self._path)  # before model and hash list come in front of the footer
         sealed = seal_shard(self._path, num_hard=len(HARD_FIELDS), model=self._model)
-        self._finished = _Finished(sealed=sealed, row_group_records=tuple(self._row_group_records), counts=self._counts)
+        tally = self._encoder.tally()
+        self._finished = _Finished(
+            sealed=sealed,
+            row_group_records=tuple(self._row_group_records),
+            counts=replace(self._counts, codec_kl_sum=self._counts.codec_kl_sum + tally.codec_kl_sum),
+            stream_bytes=split_bytes(metadata, sealed, codec=self._codec, tally=tally),
+        )
 
     def _discard(self) -> None:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.codecs import CODECS
 from labelstore.entry import LabelCounts, ShardEntry
 from labelstore.errors import DamagedDatasetError, StorageError
 from labelstore.header import Header
@@ -18,6 +19,7 @@ from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
 from labelstore.shard_reader import ShardReader
 from labelstore.store import ReadableStore, open_store
+from labelstore.stream_bytes import known_bytes
 
 __all__ = ["Finding", "VerifyReport", "verify_dataset"]
 
@@ -138,8 +140,12 @@ def _check_shard(
                 continue
             tolerance = row_group.tolerance(record)
             is_exact = is_exact and tolerance is None
+            if shard.earlier_tolerance:
+                earlier = np.full(len(record.labels), shard.earlier_tolerance)
+                tolerance = earlier if tolerance is None else tolerance + earlier
             yield from _check_record(record, shard, header, seen_ids, tolerance)
             counts += LabelCounts.of(record)
+    yield from _check_stream_bytes(shard, reader)
     report.num_records += counts.num_records
     report.num_labels += counts.num_labels
     # The entry counts what was encoded; a codec that is not exact moves sums a little.
@@ -151,6 +157,19 @@ def _check_shard(
             is_right = bool(np.isclose(is_value, says, rtol=1e-6 if is_exact else 0.02, atol=absolute))
         if not is_right:
             yield Finding(file=shard.name, message=f"{name} is {is_value}, its entry says {says}")
+
+
+def _check_stream_bytes(shard: ShardEntry, reader: ShardReader) -> Iterator[Finding]:
+    """Compare what the bytes are said to be for with what the footer tells."""
+    streams = shard.stream_bytes
+    if any(size < 0 for size in streams.values()):
+        yield Finding(file=shard.name, message=f"its entry says that a stream has fewer than no bytes: {dict(streams)}")
+    if (total := sum(streams.values())) != shard.num_bytes:
+        yield Finding(file=shard.name, message=f"its entry splits {total} bytes by stream, but says {shard.num_bytes}")
+    wanted = known_bytes(reader.metadata, model_bytes=shard.model_bytes, codec=CODECS[shard.codec])
+    for name, size in wanted.items():
+        if streams.get(name) != size:
+            yield Finding(file=shard.name, message=f"{name} has {size} bytes, its entry says {streams.get(name)}")
 
 
 def _check_record(

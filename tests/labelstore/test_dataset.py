@@ -68,7 +68,7 @@ def test_a_damaged_manifest_does_not_keep_the_entries_from_being_read(tmp_path: 
 
 def test_an_index_gives_what_iteration_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labelstore.shard_writer.MAX_RECORDS_PER_ROW_GROUP", 2)  # several row groups a shard
-    monkeypatch.setattr("labelstore.dataset_writer.MAX_LABELS_PER_SHARD", 40)  # several shards a block
+    monkeypatch.setattr("labelstore.dataset_writer.MAX_SHARD_BYTES", 1500)  # several shards a block
     dataset = labelstore.open_dataset(make_dataset(tmp_path, num_blocks=3, records_per_block=7))
     assert len([shard for entry in dataset.entries for shard in entry.shards]) > 3
     by_iteration = [record.record_id for record in dataset]

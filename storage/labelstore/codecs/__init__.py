@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from labelstore.codecs.open import OpenCodec
 from labelstore.codecs.packed.codec import PackedCodec
+from labelstore.codecs.tally import Tally
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 
@@ -28,9 +29,11 @@ class DecodedLabels(Protocol):
 
 
 class Encoder(Protocol):
-    """Encodes the soft labels of one row group."""
+    """Encodes the soft labels of a shard, one row group after the other."""
 
     def encode(self, records: Sequence[LabelRecord], /) -> list[pa.Array]: ...
+    def tally(self) -> Tally:
+        """Return what all labels encoded so far have cost."""
 
 
 class Decoder(Protocol):
@@ -45,12 +48,20 @@ class Codec(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def is_exact(self) -> bool:
+        """Whether every value comes back bit for bit."""
+
+    @property
     def parquet_encodings(self) -> Mapping[str, str]:
         """The Parquet encodings of its columns, by path, where they are not PLAIN."""
 
     @property
     def uncompressed(self) -> Set[str]:
         """The columns that Parquet is to leave as they are."""
+
+    @property
+    def column_streams(self) -> Mapping[str, str]:
+        """The stream ("ids", "values", "target_and_tail") of each of its columns that has one."""
 
     @property
     def fields(self) -> Sequence[pa.Field]: ...

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from labelstore.codecs.tally import Tally
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 from labelstore.schema import flat_list, list_column, offsets_of
@@ -26,10 +27,16 @@ class OpenCodec:
     """Writes float32 log-probabilities and int32 ids as they are; nothing is lost."""
 
     name = "open"
+    is_exact = True
     uncompressed: ClassVar[frozenset[str]] = frozenset()
     # 174 bytes a label instead of 226 at K = 64 (zstd-9, SmolLM2, benchmarks/results/open-encodings-2026-11-24.md). Ids
     # would gain 12 bytes, but fewer readers know the encoding for integers.
     parquet_encodings: ClassVar[Mapping[str, str]] = {"logprobs.list.element.list.element": "BYTE_STREAM_SPLIT"}
+    column_streams: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("target_logprobs", "target_ranks", "tail_mass", "entropy"), "target_and_tail"),
+        **dict.fromkeys(("token_ids", "draw_counts"), "ids"),
+        "logprobs": "values",
+    }
     fields = (
         pa.field("target_logprobs", _FLOATS, nullable=False),
         pa.field("target_ranks", _INTS, nullable=False),
@@ -86,6 +93,11 @@ class OpenCodec:
             of_candidates("logprobs", pa.float32()),
             of_candidates("draw_counts", pa.int32()),
         ]
+
+    @staticmethod
+    def tally() -> Tally:
+        """Nothing is lost, and the columns say what they take."""
+        return Tally()
 
     @classmethod
     def decode(cls, table: pa.Table) -> OpenLabels:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from labelstore.codecs.packed.decoder import LabelDecoder, has_numba
 from labelstore.codecs.packed.model import Model
+from labelstore.codecs.tally import Tally
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 from labelstore.schema import flat_list
@@ -29,11 +30,13 @@ class PackedCodec:
 
     parquet_encodings: ClassVar[Mapping[str, str]] = {}
     uncompressed: ClassVar[frozenset[str]] = frozenset({_COLUMN})
+    column_streams: ClassVar[Mapping[str, str]] = {}
     fields = (pa.field(_COLUMN, pa.binary(), nullable=False),)
 
     def __init__(self, name: str, *, max_kl_nats: float | None) -> None:
         self.name = name
         self.max_kl_nats = max_kl_nats
+        self.is_exact = max_kl_nats is None
 
     def check_can_write(self) -> None:
         """Check that numba is there, before anything is spent on labels.
@@ -84,6 +87,10 @@ class PackedEncoder:
             ValueError: a record does not fit the model.
         """
         return [pa.array([self._encoder.encode(record) for record in records], pa.binary())]
+
+    def tally(self) -> Tally:
+        """Return what all labels encoded so far have cost."""
+        return self._encoder.tally.total()
 
 
 class PackedDecoder:

@@ -17,6 +17,7 @@ from labelstore.codecs.packed.encode_kernels import (
     label_steps,
 )
 from labelstore.codecs.packed.frame import lanes_of, write_frame
+from labelstore.codecs.packed.label_tally import LabelTally
 from labelstore.codecs.packed.layout import (
     CLUSTER_HIGH,
     CLUSTER_LOW,
@@ -66,6 +67,7 @@ class LabelEncoder:
         self._costs = costs_of_model(model) if costs is None else costs
         self._steps = np.zeros(0, dtype=np.int64)
         self._words = np.zeros(0, dtype=np.uint32)
+        self.tally = LabelTally(model)
 
     def encode(self, record: LabelRecord) -> bytes:
         """Return the packed labels of one record; nothing where it has none.
@@ -82,6 +84,7 @@ class LabelEncoder:
         if len(self._words) < max_words:
             self._words = np.zeros(2 * max_words, dtype=np.uint32)
         start = code_steps(steps, step_offsets, num_lanes, self.model.entries, self._words, lane_words)
+        self.tally.add(record.labels, self._values, steps[: step_offsets[-1]])
         return write_frame(
             self._words[start:],
             lane_words,
@@ -103,6 +106,7 @@ class LabelEncoder:
         if self.model.inverse_step == 0:
             unit = unit_exponent(float_bits(labels.logprobs.reshape(-1)))
         values = exact_values(labels, self.model, unit) if unit else grid_values(labels, self.model)
+        self._values = values
         token_ids = np.ascontiguousarray(labels.token_ids.reshape(-1))
         offsets, num_lanes = labels.candidate_offsets, lanes_of(len(labels))
         clusters = np.empty(len(labels), dtype=np.int32)

@@ -1,0 +1,57 @@
+"""`labelgen convert`: another codec, fewer candidates, several datasets joined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from labelgen.cli.options import json_option
+
+__all__ = ["convert"]
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SRC...")
+@click.option(
+    "-o",
+    "--output",
+    "output_dir",
+    metavar="DIR",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the new dataset; new, empty, or one that this command goes on with.",
+)
+@click.option("--codec", help="How soft labels are stored: open, exact, standard or small.  [default: as in SRC]")
+@click.option("--top-k", type=int, help="Keep the K most likely candidates, fewer than SRC has.  [default: all]")
+@json_option
+@click.option("--quiet", is_flag=True, help="No progress and no notes; warnings and errors only.")
+def convert(
+    sources: tuple[str, ...], output_dir: Path, codec: str | None, top_k: int | None, as_json: bool, quiet: bool
+) -> None:
+    """Write the finished datasets SRC (folders or URLs) as one new dataset: other codec, fewer candidates, joined.
+
+    What is written is decoded and compared with SRC before it counts. Hard labels, ids and counts stay as they are.
+    Where neither codec nor candidates change, files are copied. Run the same command again to go on.
+
+    \b
+    labelgen convert labels -o smaller --codec small --top-k 16
+    labelgen convert part-1 part-2 -o all
+    """
+    import labelgen
+    from labelgen.cli.render_conversion import TerminalConversionWatcher, print_conversion
+    from labelstore.convert import convert_datasets
+
+    try:
+        with TerminalConversionWatcher(quiet=quiet) as watcher:
+            summary = convert_datasets(
+                sources,
+                output_dir,
+                codec=codec,
+                top_k=top_k,
+                labelgen_version=labelgen.__version__,
+                watcher=watcher,
+            )
+    except (ValueError, ImportError) as error:
+        raise click.ClickException(str(error)) from error
+    print_conversion(summary, as_json=as_json)

@@ -1,0 +1,132 @@
+"""Counts what packed labels cost while they are encoded: bits by stream, and the KL of the grid of values.
+
+N labels, C candidates of a record.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.codecs.packed.compiled import compiled
+from labelstore.codecs.packed.encode_kernels import Values
+from labelstore.codecs.packed.layout import ESCAPE, FIRST_CONTEXT, NUM_CONTEXTS, STREAMS, SYMBOL_BITS, TABLE_BITS
+from labelstore.codecs.packed.model import Model
+from labelstore.codecs.tally import Tally
+from labelstore.labels import Labels
+
+__all__ = ["LabelTally"]
+
+_GROUPS = ("ids", "values", "target_and_tail")
+_GROUP_OF_STREAM = {
+    **dict.fromkeys(("cluster_high", "cluster_low", "fit", "size", "dropped", "kept_gap", "gap", "count"), 0),
+    **dict.fromkeys(("shape", "value"), 1),
+    **dict.fromkeys(("tail", "rank_inside", "rank_outside", "target_inside", "target_outside"), 2),
+}
+_NO_COUNTS = np.zeros(0, dtype=np.int32)
+
+
+def _groups() -> NDArray[np.int64]:
+    groups = np.zeros(NUM_CONTEXTS, dtype=np.int64)
+    for name, first in FIRST_CONTEXT.items():
+        groups[first : first + STREAMS[name]] = _GROUP_OF_STREAM[name]
+    return groups
+
+
+class LabelTally:
+    """Adds up what records cost; not for several threads at once."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._groups = _groups()
+        frequencies = np.maximum(model.frequencies.astype(np.float64), 0.5)
+        escaped = TABLE_BITS + SYMBOL_BITS - np.log2(frequencies[:, ESCAPE : ESCAPE + 1])
+        bits = np.where(model.frequencies > 0, TABLE_BITS - np.log2(frequencies), escaped)
+        self._bits = bits.astype(np.float32).reshape(-1)
+        levels = np.arange(model.inverse_step + 2, dtype=np.float64)
+        self._log_weights = np.log(12 * levels**2 + 1).astype(np.float32)
+        self._codec_kl_sum = 0.0
+        self._bits_by_group = np.zeros(len(_GROUPS))
+
+    def add(self, labels: Labels, values: Values, steps: NDArray[np.int64]) -> None:
+        """Count a record by its values and its coding steps, as encode_kernels makes them."""
+        _add_bits(steps, self._bits, self._groups, self._bits_by_group)
+        if self._model.inverse_step:
+            logprobs = labels.logprobs.reshape(-1)
+            counts = _NO_COUNTS if labels.draw_counts is None else labels.draw_counts
+            self._codec_kl_sum += _grid_kl(
+                logprobs,
+                np.exp(logprobs),
+                values.levels,
+                labels.candidate_offsets,
+                counts,
+                labels.tail_mass,
+                values.tails,
+                self._log_weights,
+            )
+            return
+        # An exact tail mass is 32 bits that stand behind the last value or count, and are none.
+        before = 0 if self._model.has_draws else 1
+        moved = min(32.0 * len(labels), float(self._bits_by_group[before]))
+        self._bits_by_group[before] -= moved
+        self._bits_by_group[2] += moved
+
+    def total(self) -> Tally:
+        """Return what all records have cost."""
+        stream_bytes = dict(zip(_GROUPS, (self._bits_by_group / 8).tolist(), strict=True))
+        return Tally(codec_kl_sum=self._codec_kl_sum, stream_bytes=stream_bytes)
+
+
+@compiled
+def _add_bits(
+    steps: NDArray[np.int64], bits: NDArray[np.float32], groups: NDArray[np.int64], sums: NDArray[np.float64]
+) -> None:
+    """Add what coding steps cost to their groups; bits as they are belong to the symbol before them."""
+    group = 0
+    for step in steps:
+        context = (step >> 40) - 1
+        if context >= 0:
+            group = groups[context]
+            sums[group] += bits[(context << SYMBOL_BITS) + (step & ((1 << SYMBOL_BITS) - 1))]
+        else:
+            sums[group] += step >> 32
+
+
+@compiled
+def _grid_kl(
+    logprobs: NDArray[np.float32],
+    shares: NDArray[np.float32],
+    levels: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    draw_counts: NDArray[np.int32],
+    tail_mass: NDArray[np.float32],
+    tails: NDArray[np.int64],
+    log_weights: NDArray[np.float32],
+) -> float:
+    """Return the sum over labels of KL(teacher || decoded) in nats: of its candidates, and all others as one outcome.
+
+    `shares` are the candidates' probabilities. Beside draws from the tail (`draw_counts` [C], or [0]), it is of the
+    exact head. A tail that is decoded as 0 (it was below 4e-6) is left out.
+    """
+    total = 0.0
+    for n in range(len(offsets) - 1):
+        difference, kept, weight = 0.0, 0.0, 0.0
+        has_head = False
+        if len(draw_counts):
+            for c in range(offsets[n], offsets[n + 1]):
+                has_head = has_head or draw_counts[c] == 0
+        for c in range(offsets[n], offsets[n + 1]):
+            if has_head and draw_counts[c]:
+                continue
+            level = np.float64(levels[c])
+            share = np.float64(shares[c])
+            difference += share * (logprobs[c] - log_weights[levels[c]])
+            kept += share
+            weight += 12 * level * level + 1
+        code = np.float64(tails[n])
+        decoded_kept = max(65536 - code * code, 1.0) / 65536
+        tail, decoded_tail = np.float64(tail_mass[n]), 1 - decoded_kept
+        total += difference - kept * np.log(decoded_kept / max(weight, 1.0))
+        if tail > 0 and decoded_tail > 0:
+            total += tail * np.log(tail / decoded_tail)
+    return total
