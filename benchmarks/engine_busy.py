@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -208,6 +209,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a tiny simulated run only")
     parser.add_argument("--only", choices=["simulated", "real"])
     parser.add_argument("--rounds", type=int, default=3, help="of the real engine")
+    parser.add_argument("--prompts", type=int, default=200, help="for the real engine")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/engine-busy-<date>.{json,md}")
     arguments = parser.parse_args()
     rows = []
@@ -228,7 +230,9 @@ def main() -> None:
             print(rows[-1], flush=True)
     if not arguments.smoke and arguments.only != "simulated":
         with tempfile.TemporaryDirectory(prefix="labelgen-busy-") as folder:
-            rows += measure_real(num_prompts=200, num_slots=16, num_rounds=arguments.rounds, work_dir=Path(folder))
+            rows += measure_real(
+                num_prompts=arguments.prompts, num_slots=16, num_rounds=arguments.rounds, work_dir=Path(folder)
+            )
     lines = [
         "| engine | slots | responses | steps | seconds | busy | without a request | slots filled while unfed |",
         "|---|---|---|---|---|---|---|---|",
@@ -251,9 +255,9 @@ def main() -> None:
                 f"time between the first and the last step in which one is computed,\nthe end with its stragglers "
                 f"included. Fed in waves: so many requests as slots, then a wait for the last of them, as simple loops "
                 f"do.\nThe real engine's time between steps is its own scheduling, and other programs' on a shared "
-                f"machine; `alone` shows it without us. Medians of {arguments.rounds} rounds in turn."
+                f"machine; `alone` shows it without us. Rounds in turn: {arguments.rounds}; medians."
             ),
-            command="PYTHONPATH=examples python benchmarks/engine_busy.py --write",
+            command=f"PYTHONPATH=examples python benchmarks/engine_busy.py {' '.join(sys.argv[1:])}",
             content={"rows": rows},
         )
     print(json.dumps({"rows": rows}))

@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dated_result import write_result
 
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["with", "without"], help="one of the two runs")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/memory-bound-<date>.{json,md}")
     arguments = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for is_bounded in {"with": (True,), "without": (False,)}.get(arguments.only, (True, False)):
         with tempfile.TemporaryDirectory(prefix="labelgen-memory-") as folder:
             outcome = run_limited(
@@ -158,8 +159,11 @@ def main() -> None:
     lines = ["| bound | exit code | labels | seconds, start included | largest process, GiB |", "|---|---|---|---|---|"]
     for row in rows:
         numbers = f"{row['exit_code']} | {row['labels']:,} | {row['seconds']:.0f} | {row['peak_gib']}"
-        lines.append(f"| {row['bound']} | {numbers} |")
+        found = re.search(r"at most ([\d,]+) tokens", row["bound"])
+        lines.append(f"| {f'{found.group(1)} tokens a step' if found else row['bound']} | {numbers} |")
     table = "\n".join(lines)
+    found = re.search(r"tried to allocate \d+ bytes", rows[-1]["reason"])
+    asked = found.group() if found else rows[-1]["reason"]
     print(table)
     if arguments.write:
         write_result(
@@ -168,7 +172,7 @@ def main() -> None:
             table=table,
             note=(
                 f"Gemma 3 270M, 262,144 rows, float32; one text of {arguments.tokens:,} tokens, K = 64; RLIMIT_DATA of "
-                f"{arguments.limit_gib:g} GiB for each process.\nWithout the bound: {rows[-1]['reason']}"
+                f"{arguments.limit_gib:g} GiB for each process.\nWithout the bound the engine died: it {asked}."
             ),
             command="PYTHONPATH=examples python benchmarks/memory_bound.py --write",
             content={"tokens": arguments.tokens, "limit_gib": arguments.limit_gib, "rows": rows},
