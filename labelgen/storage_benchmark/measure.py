@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from labelgen.storage_benchmark import rivals
 from labelgen.storage_benchmark.capture import Capture, read_capture
+from labelgen.storage_benchmark.coding import decode_group, encode_group, row_groups, trained_codec
 from labelgen.storage_benchmark.cutting import cut_labels
 from labelgen.storage_benchmark.fidelity import Spread, codec_kl, draw_kl, top1_agrees, truncation_kl
 from labelgen.storage_benchmark.rows import RandomAccess, StorageRow
@@ -29,7 +30,6 @@ from labelstore.header import Header
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 from labelstore.selection import Selection
-from labelstore.shard_writer import MAX_CANDIDATES_PER_ROW_GROUP
 
 __all__ = ["SELECTIONS", "Workload", "measure_random_access", "measure_selection"]
 
@@ -39,6 +39,7 @@ SELECTIONS = [
     *(Selection(draws=draws) for draws in (12, 50)),
 ]
 _SLOW_TOP_KS = (16, 64, 128)  # at which zstd-19, at some 6 MB/s, is measured too
+_MODEL_LABELS = 1_000_000  # a model's bytes are spread over as many labels, as a dataset has them and a test has not
 _RANDOM_SECONDS = 4.0
 
 
@@ -113,7 +114,7 @@ def measure_random_access(
     The workloads are one teacher's, of one selection.
     """
     first = workloads[0]
-    codec = codec_for(codec_name, first)
+    codec = trained_codec(codec_name, [record for workload in workloads for record in workload.train])
     root = scratch_dir / "random-access"
     records = [record for workload in workloads for record in workload.test]
     num_copies = -(-num_labels // sum(len(record.labels) for record in records))
@@ -144,11 +145,6 @@ def measure_random_access(
     )
 
 
-def codec_for(name: str, workload: Workload) -> Codec:
-    """Return a codec ready for a workload; one that learns tables learns them from the train labels alone."""
-    return CODECS[name]
-
-
 def join_labels(parts: Sequence[Labels]) -> Labels:
     """Return the labels of several sequences as one."""
     arrays: dict[str, Any] = {}
@@ -163,20 +159,21 @@ def join_labels(parts: Sequence[Labels]) -> Labels:
 def _measure_codec(
     name: str, workload: Workload, joined: Labels, common: dict[str, Any], *, scratch_dir: Path, num_repeats: int
 ) -> StorageRow:
-    codec = codec_for(name, workload)
+    codec = trained_codec(name, workload.train)
     root = scratch_dir / "dataset"
     writer = DatasetWriter(root, workload.header, codec=codec)
     num_records = len(workload.test)
     writer.publish_block("000000", workload.test, num_prompts=num_records, num_rejected=0, recorded={})
     decoded = join_labels([record.labels for record in open_dataset(root)])
-    labels = [record.labels for record in workload.test]
-    streams = bytes_by_stream(sorted(root.glob("data/*.parquet")), codec=codec, labels=labels)
+    streams = bytes_by_stream(sorted(root.glob("data/*.parquet")), codec=codec, records=workload.test)
     shutil.rmtree(root)
-    per_label = {stream: num_bytes / len(joined) for stream, num_bytes in streams.items()}
-    groups = list(_row_groups(labels))
-    encode_seconds = _median_seconds(lambda: [codec.encode(group) for group in groups], num_repeats)
-    schema = pa.schema(list(codec.fields))
-    tables = [pa.Table.from_arrays(codec.encode(group), schema=schema) for group in groups]
+    per_label = {
+        stream: num_bytes / max(len(joined), _MODEL_LABELS if stream == "model" else 0)
+        for stream, num_bytes in streams.items()
+    }
+    groups = list(row_groups(workload.test))
+    encode_seconds = _median_seconds(lambda: [encode_group(codec, group) for group in groups], num_repeats)
+    tables = [encode_group(codec, group) for group in groups]
     decode_seconds = _median_seconds(lambda: _decode_all(codec, tables), num_repeats)
     return StorageRow(
         **common,
@@ -247,23 +244,9 @@ def _cut_record(record: LabelRecord, selection: Selection) -> LabelRecord:
     return dataclasses.replace(record, labels=cut_labels(record.labels, selection, seed=seed))
 
 
-def _row_groups(labels: Sequence[Labels]) -> Iterator[list[Labels]]:
-    """Group records as the shard writer does."""
-    group: list[Labels] = []
-    for part in labels:
-        group.append(part)
-        if sum(one.token_ids.size for one in group) >= MAX_CANDIDATES_PER_ROW_GROUP:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
 def _decode_all(codec: Codec, tables: Sequence[pa.Table]) -> None:
     for table in tables:
-        decoded = codec.decode(table)
-        for row in range(len(table)):
-            decoded.row(row)
+        decode_group(codec, table)
 
 
 def _median_seconds(run: Callable[[], object], num_repeats: int) -> float:

@@ -12,7 +12,6 @@ from typing import Any
 
 from labelgen.storage_benchmark.rivals import REFERENCE
 from labelgen.storage_benchmark.rows import StorageRow
-from labelgen.storage_benchmark.streams import STREAMS
 
 __all__ = ["write_plots"]
 
@@ -32,6 +31,9 @@ _SHOWN_RIVALS = {
     "order-0 entropy bound, 1/8 nat": "order-0 entropy bound",
 }
 _PIXELS_PER_INCH = 130
+_FIDELITY_KEY = """\
+● top-k   ■ mass   △ draws (the noise of one label; none on average)
+yellow: the least that any k, mass and codec lose for the bytes"""
 
 
 def write_plots(rows: Sequence[StorageRow], *, folder: Path) -> list[Path]:
@@ -49,8 +51,8 @@ def write_plots(rows: Sequence[StorageRow], *, folder: Path) -> list[Path]:
     teachers = teachers or list(dict.fromkeys(row.teacher_name for row in rows))
     plots: dict[str, tuple[float, Callable[[Any, list[StorageRow]], None]]] = {
         "storage-bytes": (5.0, _draw_bytes),
-        "storage-fidelity": (5.4, _draw_fidelity),
-        "storage-streams": (2.6, _draw_streams),
+        "storage-fidelity": (5.6, _draw_fidelity),
+        "storage-streams": (2.9, _draw_streams),
         "storage-codec-loss": (4.6, _draw_codec_loss),
     }
     paths = []
@@ -86,62 +88,51 @@ def _draw_bytes(axes: Any, rows: list[StorageRow]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(ks, [str(k) for k in ks])
-    ticks = [2**i for i in range(3, 13)]
+    ticks = [2**i for i in range(2, 12)]
     axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.set_ylim(8, None)
     axes.grid(alpha=0.25)
     axes.set_xlabel("candidates a label (k)")
     axes.set_ylabel("bytes a label, mean and range of kinds of text")
     _label_ends(axes, ends, x=ks[-1] * 1.12)
-    axes.set_xlim(ks[0] * 0.9, ks[-1] * 4.2)
+    axes.set_xlim(ks[0] * 0.9, ks[-1] * 5.5)
 
 
 def _draw_fidelity(axes: Any, rows: list[StorageRow]) -> None:
-    """What is lost against bytes: the lower left is better; what lies off the front is never right."""
-    points: list[tuple[float, float, StorageRow]] = []
-    for method, label in dict.fromkeys((row.method, row.selection_label) for row in rows):
+    """What is lost against bytes: lower and more to the left is better; what lies off the front is never right."""
+    points = []
+    for method, label in dict.fromkeys((row.method, row.selection_label) for row in rows if row.is_codec):
         same = [row for row in rows if (row.method, row.selection_label) == (method, label)]
-        if same[0].is_codec or method == REFERENCE:
-            size, loss = fmean(row.bytes_per_label for row in same), fmean(row.loss_nats for row in same)
-            points.append((size, loss, same[0]))
-    codecs = [point for point in points if point[2].is_codec]
-    front = _pareto_front([(size, loss) for size, loss, _ in codecs])
-    axes.plot(*zip(*front, strict=True), color="#F0E442", linewidth=7, zorder=0, solid_capstyle="round")
+        points.append((fmean(row.bytes_per_label for row in same), fmean(row.loss_nats for row in same), same[0]))
+    # One label's draws are noise that averages out, so they compete with each other only.
+    front = _pareto_front((size, loss) for size, loss, row in points if row.draw_kl_nats is None)
+    axes.plot(*zip(*front, strict=True), color="#F0E442", linewidth=8, zorder=0, solid_capstyle="round")
     for method in dict.fromkeys(row.method for _, _, row in points):
-        for prefix, marker in (("k=", "o"), ("mass", "s"), ("draws", "^")):
-            family = [point for point in points if point[2].method == method and prefix in point[2].selection_label]
-            colour = _colour(family[0][2])
-            sizes, losses = [size for size, _, _ in family], [loss for _, loss, _ in family]
-            style = {**_line_style(family[0][2]), "linewidth": 1.0}
-            filled = "none" if prefix == "draws" else colour
-            axes.plot(
-                sizes, losses, color=colour, marker=marker, markersize=6, markerfacecolor=filled, zorder=2, **style
-            )
-        top = [point for point in points if point[2].method == method and point[2].selection_label.startswith("k=")]
-        name = _SHOWN_RIVALS.get(method, method)
-        axes.annotate(
-            name, top[-1][:2], xytext=(8, -4), textcoords="offset points", color=_colour(top[-1][2]), fontweight="bold"
+        for family, marker in (("k=", "o"), ("mass", "s"), ("draws", "^")):
+            line = [point for point in points if point[2].method == method and family in point[2].selection_label]
+            if line:
+                colour = _colour(line[0][2])
+                face = "white" if family == "draws" else colour
+                sizes, losses = [size for size, _, _ in line], [loss for _, loss, _ in line]
+                axes.plot(sizes, losses, color=colour, marker=marker, markersize=6, markerfacecolor=face, linewidth=1)
+            if line and family == "k=":
+                _write(axes, method, line[0][:2], shift=(-2, 8), color=colour, rotation=60, fontweight="bold")
+    largest, smallest = (
+        {label: end((p for p in points if p[2].selection_label == label), key=lambda p: p[0]) for label in labels}
+        for end, labels in (
+            (max, [row.selection_label for _, _, row in points if row.selection_label.startswith("k=")]),
+            (min, [row.selection_label for _, _, row in points if not row.selection_label.startswith("k=")]),
         )
-    first = codecs[0][2].method
-    for size, loss, row in codecs:
-        if row.method == first:
-            axes.annotate(
-                row.selection_label,
-                (size, loss),
-                xytext=(6, 5),
-                textcoords="offset points",
-                fontsize=8,
-                color="#333333",
-            )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    ticks = [10, 20, 50, 100, 200, 500, 1_000, 2_000]
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
-    axes.margins(x=0.16)
-    axes.grid(alpha=0.25)
+    )
+    for label, (size, loss, _) in largest.items():
+        _write(axes, label, (size, loss), shift=(8, 0), va="center")
+    for label, (size, loss, _) in smallest.items():
+        _write(axes, label, (size, loss), shift=(-8, 0), va="center", ha="right")
+    axes.text(0.99, 0.98, _FIDELITY_KEY, transform=axes.transAxes, ha="right", va="top", fontsize=8.5)
+    _set_log_axis(axes.xaxis, [5, 10, 20, 50, 100, 200, 500, 1_000, 2_000])
+    _set_log_axis(axes.yaxis, [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2])
+    axes.margins(x=0.2, y=0.12)
     axes.set_xlabel("bytes a label")
-    axes.set_ylabel("KL of one stored label from the full distribution (nats)")
+    axes.set_ylabel("KL of a stored label from the full distribution (nats)")
 
 
 def _draw_streams(axes: Any, rows: list[StorageRow]) -> None:
@@ -151,64 +142,58 @@ def _draw_streams(axes: Any, rows: list[StorageRow]) -> None:
     widest = max(row.bytes_per_label for row in rows)
     for place, codec in enumerate(codecs):
         same = [row.bytes_per_label_by_stream for row in rows if row.method == codec]
-        left = 0.0
-        for stream in STREAMS:
+        left, small = 0.0, []
+        for stream, colour in _STREAM_COLOURS.items():
             size = fmean(one.get(stream, 0.0) for one in same)
-            if stream == "hard labels" or size < 0.005:
-                continue
-            colour = _STREAM_COLOURS[stream]
-            axes.barh(place, size, left=left, color=colour, edgecolor="white", linewidth=0.8, height=0.7)
-            if size > 0.1 * widest:
-                axes.text(left + size / 2, place, f"{stream}\n{size:.0f}", ha="center", va="center", fontsize=9)
-            elif place == len(codecs) - 1 and size > 0.005 * widest:
-                axes.annotate(
-                    f"{stream} {size:.1f}",
-                    (left + size / 2, place + 0.35),
-                    xytext=(0, 8),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=8,
-                    color=colour,
-                )
+            axes.barh(place, size, left=left, color=colour, edgecolor="white", linewidth=0.6, height=0.72)
+            if size > 0.15 * widest:
+                ink = "white" if stream == "ids" else "black"
+                axes.text(left + size / 2, place, f"{stream} {size:.0f}", ha="center", va="center", color=ink)
+            elif size >= 0.05:
+                small.append(f"{stream} {size:.1f}")
             left += size
-        axes.text(left + 0.01 * widest, place, f"{left:.1f}", va="center", fontweight="bold")
+        _write(axes, f"{left:.1f}", (left, place), shift=(6, 0), va="center", fontsize=11, fontweight="bold")
+        _write(axes, ", ".join(small), (left, place), shift=(46, 0), va="center", fontsize=8)
     axes.set_yticks(range(len(codecs)), codecs)
-    axes.set_xlim(0, widest * 1.12)
-    axes.set_ylim(-0.6, len(codecs) - 0.2)
+    axes.set_xlim(0, widest * 1.75)
     axes.set_xlabel("bytes a label at k = 64, without the hard labels")
 
 
 def _draw_codec_loss(axes: Any, rows: list[StorageRow]) -> None:
     """What storing alone loses, against bytes, at k = 64: every method is a point."""
-    rows = [row for row in rows if row.selection_label == "k=64" and row.codec_kl_nats is not None]
     lowest = 1e-8  # what loses nothing is drawn here
     for method in dict.fromkeys(row.method for row in rows):
-        same = [row for row in rows if row.method == method]
+        same = [row for row in rows if row.method == method and row.selection_label == "k=64" and row.codec_kl_nats]
+        if not same or not (same[0].is_codec or method in _SHOWN_RIVALS or "bit-packed" in method):
+            continue
         size = fmean(row.bytes_per_label for row in same)
-        loss = fmean(row.codec_kl_nats.mean for row in same if row.codec_kl_nats)
-        colour = _colour(same[0])
-        axes.plot(size, max(loss, lowest), marker="o" if same[0].is_codec else "D", color=colour, markersize=7)
-        name = method if same[0].is_codec else method.replace(" lists", "").replace(", as datasets writes", "")
-        axes.annotate(
-            f"{name} {size:.0f}",
-            (size, max(loss, lowest)),
-            xytext=(0, 9),
-            textcoords="offset points",
-            rotation=35,
-            fontsize=8.5,
-            color=colour,
-            fontweight="bold" if same[0].is_codec else "normal",
-        )
-    axes.set_xscale("log")
+        loss = max(fmean(row.codec_kl_nats.mean for row in same if row.codec_kl_nats), lowest)
+        colour, weight = _colour(same[0]), "bold" if same[0].is_codec else "normal"
+        axes.plot(size, loss, marker="o" if same[0].is_codec else "D", color=colour, markersize=7)
+        name = f"{_SHOWN_RIVALS.get(method, method)}: {size:.0f}"
+        _write(axes, name, (size, loss), shift=(2, 9), color=colour, rotation=30, fontweight=weight)
+    _set_log_axis(axes.xaxis, [20, 50, 100, 200, 500])
+    ticks = [10.0**exponent for exponent in range(-8, -1)]
     axes.set_yscale("log")
-    axes.set_ylim(lowest / 3, 1e-1)
-    ticks = [50, 100, 200, 300, 400]
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_yticks(ticks, ["none", *(f"$10^{{{exponent}}}$" for exponent in range(-7, -1))])
+    axes.set_ylim(lowest / 2, 3e-2)
     axes.minorticks_off()
-    axes.margins(x=0.2)
+    axes.margins(x=0.3)
     axes.grid(alpha=0.25)
     axes.set_xlabel("bytes a label at k = 64")
-    axes.set_ylabel("mean codec KL (nats); at the bottom: none")
+    axes.set_ylabel("mean codec KL (nats)")
+
+
+def _write(axes: Any, text: str, place: tuple[float, float], *, shift: tuple[float, float], **style: Any) -> None:
+    """Write a label beside a point, `shift` points away."""
+    axes.annotate(text, place, xytext=shift, textcoords="offset points", **{"fontsize": 8.5, **style})
+
+
+def _set_log_axis(axis: Any, ticks: Sequence[float]) -> None:
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.grid(alpha=0.25)
 
 
 def _pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -175,6 +175,8 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 def _nats(value: float | None) -> str:
     if value is None:
         return "–"
+    if value < 1e-9:  # less than float32 can tell
+        return "0"
     return f"{value:.1e}" if value < 0.001 else f"{value:.3f}"
 
 

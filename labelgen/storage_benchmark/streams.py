@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from labelgen.storage_benchmark.coding import packed_streams
 from labelstore.codecs import Codec
-from labelstore.labels import Labels
+from labelstore.record import LabelRecord
 from labelstore.schema import HARD_FIELDS
 
 __all__ = ["STREAMS", "bytes_by_stream"]
@@ -27,7 +28,7 @@ _STREAM_OF_COLUMN = {
 }
 
 
-def bytes_by_stream(paths: Sequence[Path], *, codec: Codec, labels: Sequence[Labels]) -> dict[str, float]:
+def bytes_by_stream(paths: Sequence[Path], *, codec: Codec, records: Sequence[LabelRecord]) -> dict[str, float]:
     """Return the bytes of shards by stream; they add up to the files' sizes.
 
     Columns tell their stream by name. A packed codec's one column is split as its encoder says; what it does not
@@ -43,12 +44,7 @@ def bytes_by_stream(paths: Sequence[Path], *, codec: Codec, labels: Sequence[Lab
                 totals[_STREAM_OF_COLUMN.get(name, "packed")] += column.total_compressed_size
     num_packed = totals.pop("packed", 0)
     if num_packed:
-        totals.update(packed_streams(codec, labels))
+        totals.update(packed_streams(codec, records))
     total = sum(path.stat().st_size for path in paths)
     totals["framing"] += total - sum(totals.values())
     return {stream: float(totals[stream]) for stream in STREAMS if totals[stream]}
-
-
-def packed_streams(codec: Codec, labels: Sequence[Labels]) -> Mapping[str, int]:
-    """Return the bytes of a packed codec's column by stream, as its encoder tells them."""
-    raise NotImplementedError(f"the codec {codec.name} does not tell its streams")

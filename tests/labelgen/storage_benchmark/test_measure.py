@@ -78,7 +78,7 @@ def test_every_method_has_a_row_over_the_same_labels(selection: Selection, tmp_p
 def test_streams_add_up_to_the_files(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     paths = sorted(root.glob("data/*.parquet"))
-    streams = bytes_by_stream(paths, codec=CODECS["open"], labels=[])
+    streams = bytes_by_stream(paths, codec=CODECS["open"], records=[])
     assert sum(streams.values()) == sum(path.stat().st_size for path in paths)
     assert {"ids", "values", "target and tail", "framing", "hard labels"} <= set(streams)
 
