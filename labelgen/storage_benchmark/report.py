@@ -25,7 +25,8 @@ Bytes are those of the files on disk, everything but the hard labels' columns; i
 *{REFERENCE}* over the same labels. KL in nats: *truncation* is -ln(kept mass), what the selection leaves out;
 *codec* is what storing changes of the rest, the tail being one more outcome. Draws have no truncation, but noise:
 the KL of one label's draws against the full distribution. The rivals keep neither target log-probability nor tail
-mass, and are given both exactly and for nothing. Speeds: one core, median.
+mass, and are given both exactly and for nothing. Lists are written with pyarrow's defaults, but where *byte-stream
+split* is said. The entropy bound knows the frequencies of the very labels that it codes. Speeds: one core, median.
 """
 
 

@@ -46,6 +46,7 @@ class ListFormat:
     logprob_type: pa.DataType
     compression: str
     level: int | None
+    is_split: bool = False  # by Parquet's BYTE_STREAM_SPLIT, instead of dictionaries
     num_rows_per_group: int = 1_000  # what `datasets` writes
 
     @property
@@ -65,12 +66,15 @@ class ListFormat:
         columns = {"token_ids": column("token_ids", self.id_type), "logprobs": column("logprobs", self.logprob_type)}
         if labels[0].draw_counts is not None:
             columns["draw_counts"] = column("draw_counts", self.id_type)
+        encoding = {f"{name}.list.element.list.element": "BYTE_STREAM_SPLIT" for name in columns}
         pq.write_table(
             pa.table(columns),
             path,
             compression=self.compression,
             compression_level=self.level,
             row_group_size=self.num_rows_per_group,
+            use_dictionary=not self.is_split,
+            column_encoding=encoding if self.is_split else None,
         )
 
     @staticmethod
@@ -103,6 +107,16 @@ LIST_FORMATS = [
             level=level,
         )
         for level in (3, 9, 19)
+    ),
+    # The least that Parquet's own encodings make of such lists (179 bytes a label at k = 64 instead of 210 with
+    # pyarrow's defaults, 194 without dictionaries; SmolLM2, English, 2026-11-24).
+    ListFormat(
+        name="int32 + float16 lists, zstd-9, byte-stream split",
+        id_type=pa.int32(),
+        logprob_type=pa.float16(),
+        compression="zstd",
+        level=9,
+        is_split=True,
     ),
 ]
 
