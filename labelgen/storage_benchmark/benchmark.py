@@ -32,6 +32,7 @@ from labelstore.selection import Selection
 __all__ = ["Benchmark", "BenchmarkResult"]
 
 CHAT = "chat"
+_WANTED_ALSO = LabelsWanted(test=20_000, train=20_000)  # bfloat16 is several times slower on a CPU
 RANDOM_ACCESS_SELECTION = Selection(top_k=64)
 
 
@@ -107,13 +108,20 @@ class Benchmark:
                     yield self._capture_texts(self._capture(name, self.dtype, CHAT), _answers(chats), teacher)
         for name, kind, dtype in self.also:
             with self._lazily(name, dtype, task="score") as teacher:
-                yield self._capture_texts(self._capture(name, dtype, kind), self.texts[kind], teacher)
+                capture = self._capture(name, dtype, kind)
+                wanted = self._wanted if self.is_smoke else _WANTED_ALSO
+                yield self._capture_texts(capture, self.texts[kind], teacher, wanted=wanted)
 
     def _capture_texts(
-        self, capture: Capture, documents: Sequence[Document], teacher: Callable[[], Teacher]
+        self,
+        capture: Capture,
+        documents: Sequence[Document],
+        teacher: Callable[[], Teacher],
+        *,
+        wanted: LabelsWanted | None = None,
     ) -> Capture:
         self._say_capture(capture)
-        capture_texts(capture, documents, teacher=teacher, wanted=self._wanted)
+        capture_texts(capture, documents, teacher=teacher, wanted=wanted or self._wanted)
         return capture
 
     def _capture(self, teacher: str, dtype: str | None, kind: str) -> Capture:
