@@ -89,7 +89,9 @@ def _draw_bytes(axes: Any, rows: list[StorageRow]) -> None:
     axes.set_yscale("log", base=2)
     axes.set_xticks(ks, [str(k) for k in ks])
     ticks = [2**i for i in range(2, 12)]
+    lowest, highest = min(row.bytes_per_label for row in rows), max(size for size, _, _ in ends)
     axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_ylim(lowest / 1.3, highest * 1.3)
     axes.grid(alpha=0.25)
     axes.set_xlabel("candidates a label (k)")
     axes.set_ylabel("bytes a label, mean and range of kinds of text")

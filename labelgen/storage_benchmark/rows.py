@@ -50,7 +50,8 @@ class StorageRow:
         return (selection_kl or 0.0) + (self.codec_kl_nats.mean if self.codec_kl_nats else 0.0)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return what has a meaning for this row, as plain JSON values."""
+        return {name: _rounded(value) for name, value in asdict(self).items() if value not in (None, {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,4 +66,11 @@ class RandomAccess:
     records_per_second: float
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: _rounded(value) for name, value in asdict(self).items()}
+
+
+def _rounded(value: Any) -> Any:
+    """Round numbers to five digits, which is more than is measured."""
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
