@@ -20,13 +20,14 @@ from labelgen.storage_benchmark.capture import (
     read_capture,
 )
 from labelgen.storage_benchmark.chats import chat_prompts
+from labelgen.storage_benchmark.coding import TrainedCodec
 from labelgen.storage_benchmark.measure import SELECTIONS, Workload, measure_random_access, measure_selection
+from labelgen.storage_benchmark.models import train_models, training_pool
 from labelgen.storage_benchmark.rows import RandomAccess, StorageRow
 from labelgen.storage_benchmark.texts import Document
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Teacher
-from labelstore.codecs import CODECS
 from labelstore.selection import Selection
 
 __all__ = ["Benchmark", "BenchmarkResult"]
@@ -66,28 +67,43 @@ class Benchmark:
             ValueError, ImportError, EngineError: a teacher cannot label; see labelgen.run.
         """
         captures = list(self._capture_all())
+        selections = [RANDOM_ACCESS_SELECTION, Selection(draws=12)] if self.is_smoke else SELECTIONS
         rows: list[StorageRow] = []
         random_access: list[RandomAccess] = []
         vocab_sizes: dict[str, int] = {}
         cuts_by_teacher: dict[str, list[Workload]] = {}
-        with tempfile.TemporaryDirectory(prefix="labelgen-storage-") as folder:
+        models_by_teacher: dict[str, Mapping[str, bytes]] = {}
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="labelgen-storage-"))
+            pool = None if self.is_smoke else stack.enter_context(training_pool())
             for capture in captures:
                 workload = Workload.of(capture)
                 vocab_sizes[workload.teacher] = workload.header.vocab_size
-                for selection in SELECTIONS[::3] if self.is_smoke else SELECTIONS:
+                self.say(f"training the codecs for {workload.teacher}, {workload.dtype}, {workload.kind}")
+                models = train_models(capture, selections, pool=pool)
+                for selection in selections:
                     self.say(f"measuring {workload.teacher}, {workload.dtype}, {workload.kind}: {selection}")
-                    cut = workload.cut(selection)
-                    rows += measure_selection(cut, scratch_dir=Path(folder), num_repeats=self.num_repeats)
+                    rows += measure_selection(
+                        workload.cut(selection),
+                        models[selection],
+                        scratch_dir=Path(folder),
+                        num_repeats=self.num_repeats,
+                    )
                 cuts_by_teacher.setdefault(workload.teacher, []).append(workload.cut(RANDOM_ACCESS_SELECTION))
+                models_by_teacher.setdefault(workload.teacher, models[RANDOM_ACCESS_SELECTION])
             for teacher, cuts in cuts_by_teacher.items():
                 same = [cut for cut in cuts if cut.dtype == cuts[0].dtype]
-                for codec_name in CODECS:
-                    self.say(f"measuring {teacher}, {codec_name}: single records at random")
-                    num_labels = 2_000 if self.is_smoke else 1_000_000
-                    random_access.append(
-                        measure_random_access(same, codec_name, scratch_dir=Path(folder), num_labels=num_labels)
-                    )
+                random_access += self._time_random_access(same, models_by_teacher[teacher], scratch_dir=Path(folder))
         return BenchmarkResult(rows=rows, random_access=random_access, vocab_sizes=vocab_sizes)
+
+    def _time_random_access(
+        self, cuts: Sequence[Workload], models: Mapping[str, bytes], *, scratch_dir: Path
+    ) -> Iterator[RandomAccess]:
+        for name, model in models.items():
+            self.say(f"measuring {cuts[0].teacher}, {name}: single records at random")
+            num_labels = 2_000 if self.is_smoke else 1_000_000
+            codec = TrainedCodec(name, model)
+            yield measure_random_access(cuts, codec, scratch_dir=scratch_dir, num_labels=num_labels)
 
     def _capture_all(self) -> Iterator[Capture]:
         chats = self._capture(self.chat_teacher, self.dtype, CHAT)

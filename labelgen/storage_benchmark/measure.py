@@ -8,7 +8,7 @@ import itertools
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from labelgen.storage_benchmark import rivals
 from labelgen.storage_benchmark.capture import Capture, read_capture
-from labelgen.storage_benchmark.coding import decode_group, encode_group, row_groups, trained_codec
+from labelgen.storage_benchmark.coding import MODEL_LABELS, TrainedCodec, decode_group, row_groups, table_of
 from labelgen.storage_benchmark.cutting import cut_labels
 from labelgen.storage_benchmark.fidelity import Spread, codec_kl, draw_kl, top1_agrees, truncation_kl
 from labelgen.storage_benchmark.rows import RandomAccess, StorageRow
 from labelgen.storage_benchmark.streams import bytes_by_stream
-from labelstore.codecs import CODECS, Codec
+from labelstore.codecs import Decoder
 from labelstore.dataset import open_dataset
 from labelstore.dataset_writer import DatasetWriter
 from labelstore.header import Header
@@ -40,7 +40,6 @@ SELECTIONS = [
 ]
 _SLOW_TOP_KS = (16, 64, 128)  # at which zstd-19, at some 6 MB/s, is measured too
 _TIMED_TOP_K = 64  # at which the speed of rivals is shown; elsewhere they are written once
-_MODEL_LABELS = 1_000_000  # a model's bytes are spread over as many labels, as a dataset has them and a test has not
 _RANDOM_SECONDS = 4.0
 
 
@@ -80,8 +79,13 @@ class Workload:
         )
 
 
-def measure_selection(workload: Workload, *, scratch_dir: Path, num_repeats: int) -> list[StorageRow]:
-    """Return a row for each codec and each rival, over the test labels of a workload that is cut already."""
+def measure_selection(
+    workload: Workload, models: Mapping[str, bytes], *, scratch_dir: Path, num_repeats: int
+) -> list[StorageRow]:
+    """Return a row for each codec and each rival, over the test labels of a workload that is cut already.
+
+    `models` are the codecs', by name, learned from the train labels.
+    """
     labels = [record.labels for record in workload.test]
     joined = join_labels(labels)
     selection = workload.header.selection
@@ -96,8 +100,10 @@ def measure_selection(workload: Workload, *, scratch_dir: Path, num_repeats: int
         "draw_kl_nats": float(draw_kl(joined).mean()) if selection.draws else None,
     }
     rows = [
-        _measure_codec(name, workload, joined, common, scratch_dir=scratch_dir, num_repeats=num_repeats)
-        for name in CODECS
+        _measure_codec(
+            TrainedCodec(name, model), workload, joined, common, scratch_dir=scratch_dir, num_repeats=num_repeats
+        )
+        for name, model in models.items()
     ]
     num_list_repeats = num_repeats if selection.top_k == _TIMED_TOP_K else 1
     rows += [
@@ -109,14 +115,13 @@ def measure_selection(workload: Workload, *, scratch_dir: Path, num_repeats: int
 
 
 def measure_random_access(
-    workloads: Sequence[Workload], codec_name: str, *, scratch_dir: Path, num_labels: int
+    workloads: Sequence[Workload], codec: TrainedCodec, *, scratch_dir: Path, num_labels: int
 ) -> RandomAccess:
     """Time single records in random order, from a dataset of at least `num_labels`: the test labels, again and again.
 
     The workloads are one teacher's, of one selection.
     """
     first = workloads[0]
-    codec = trained_codec(codec_name, [record for workload in workloads for record in workload.train])
     root = scratch_dir / "random-access"
     records = [record for workload in workloads for record in workload.test]
     num_copies = -(-num_labels // sum(len(record.labels) for record in records))
@@ -140,7 +145,7 @@ def measure_random_access(
     return RandomAccess(
         teacher=first.teacher,
         selection=str(first.header.selection),
-        codec=codec_name,
+        codec=codec.name,
         num_labels=total,
         labels_per_second=num_read_labels / seconds,
         records_per_second=num_read_records / seconds,
@@ -159,9 +164,14 @@ def join_labels(parts: Sequence[Labels]) -> Labels:
 
 
 def _measure_codec(
-    name: str, workload: Workload, joined: Labels, common: dict[str, Any], *, scratch_dir: Path, num_repeats: int
+    codec: TrainedCodec,
+    workload: Workload,
+    joined: Labels,
+    common: dict[str, Any],
+    *,
+    scratch_dir: Path,
+    num_repeats: int,
 ) -> StorageRow:
-    codec = trained_codec(name, workload.train)
     root = scratch_dir / "dataset"
     writer = DatasetWriter(root, workload.header, codec=codec)
     num_records = len(workload.test)
@@ -170,16 +180,17 @@ def _measure_codec(
     streams = bytes_by_stream(sorted(root.glob("data/*.parquet")), codec=codec, records=workload.test)
     shutil.rmtree(root)
     per_label = {
-        stream: num_bytes / max(len(joined), _MODEL_LABELS if stream == "model" else 0)
+        stream: num_bytes / max(len(joined), MODEL_LABELS if stream == "model" else 0)
         for stream, num_bytes in streams.items()
     }
     groups = list(row_groups(workload.test))
-    encode_seconds = _median_seconds(lambda: [encode_group(codec, group) for group in groups], num_repeats)
-    tables = [encode_group(codec, group) for group in groups]
-    decode_seconds = _median_seconds(lambda: _decode_all(codec, tables), num_repeats)
+    encoder, decoder = codec.encoder(codec.model), codec.decoder(codec.model)
+    encode_seconds = _median_seconds(lambda: [encoder.encode(group) for group in groups], num_repeats)
+    tables = [table_of(encoder, codec.fields, group) for group in groups]
+    decode_seconds = _median_seconds(lambda: _decode_all(decoder, tables), num_repeats)
     return StorageRow(
         **common,
-        method=name,
+        method=codec.name,
         is_codec=True,
         bytes_per_label=sum(size for stream, size in per_label.items() if stream != "hard labels"),
         bytes_per_label_by_stream=per_label,
@@ -246,9 +257,9 @@ def _cut_record(record: LabelRecord, selection: Selection) -> LabelRecord:
     return dataclasses.replace(record, labels=cut_labels(record.labels, selection, seed=seed))
 
 
-def _decode_all(codec: Codec, tables: Sequence[pa.Table]) -> None:
+def _decode_all(decoder: Decoder, tables: Sequence[pa.Table]) -> None:
     for table in tables:
-        decode_group(codec, table)
+        decode_group(decoder, table)
 
 
 def _median_seconds(run: Callable[[], object], num_repeats: int) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from labelgen.storage_benchmark.coding import packed_streams
-from labelstore.codecs import Codec
+from labelgen.storage_benchmark.coding import TrainedCodec, packed_streams
 from labelstore.record import LabelRecord
 from labelstore.schema import HARD_FIELDS
 
@@ -28,13 +27,13 @@ _STREAM_OF_COLUMN = {
 }
 
 
-def bytes_by_stream(paths: Sequence[Path], *, codec: Codec, records: Sequence[LabelRecord]) -> dict[str, float]:
+def bytes_by_stream(paths: Sequence[Path], *, codec: TrainedCodec, records: Sequence[LabelRecord]) -> dict[str, float]:
     """Return the bytes of shards by stream; they add up to the files' sizes.
 
     Columns tell their stream by name. A packed codec's one column is split as its encoder says; what it does not
     explain is framing, as are the Parquet pages' headers, the hash list and the footer.
     """
-    totals: Counter[str] = Counter()
+    totals: dict[str, float] = defaultdict(float)
     for path in paths:
         metadata = pq.read_metadata(path)
         for group in range(metadata.num_row_groups):
@@ -42,9 +41,11 @@ def bytes_by_stream(paths: Sequence[Path], *, codec: Codec, records: Sequence[La
                 column = metadata.row_group(group).column(index)
                 name = column.path_in_schema.split(".", 1)[0]
                 totals[_STREAM_OF_COLUMN.get(name, "packed")] += column.total_compressed_size
+        totals["model"] += len(codec.model)
     num_packed = totals.pop("packed", 0)
     if num_packed:
-        totals.update(packed_streams(codec, records))
+        for stream, num_bytes in packed_streams(codec, records).items():
+            totals[stream] += num_bytes
     total = sum(path.stat().st_size for path in paths)
     totals["framing"] += total - sum(totals.values())
-    return {stream: float(totals[stream]) for stream in STREAMS if totals[stream]}
+    return {stream: totals[stream] for stream in STREAMS if totals[stream]}

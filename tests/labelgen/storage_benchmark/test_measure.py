@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from labelgen.storage_benchmark.capture import Capture, LabelsWanted, capture_texts, read_capture
+from labelgen.storage_benchmark.coding import TrainedCodec, train_model
 from labelgen.storage_benchmark.measure import Workload, join_labels, measure_random_access, measure_selection
 from labelgen.storage_benchmark.plots import _pareto_front
 from labelgen.storage_benchmark.rivals import REFERENCE
@@ -63,7 +64,8 @@ def test_documents_that_are_all_in_one_split_are_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize("selection", [Selection(top_k=16), Selection(keep_mass=0.9), Selection(draws=12)], ids=str)
 def test_every_method_has_a_row_over_the_same_labels(selection: Selection, tmp_path: Path) -> None:
     workload = Workload.of(make_capture(tmp_path)).cut(selection)
-    rows = {row.method: row for row in measure_selection(workload, scratch_dir=tmp_path, num_repeats=1)}
+    models = {name: train_model(name, workload.train, vocab_size=1000) for name in CODECS}
+    rows = {row.method: row for row in measure_selection(workload, models, scratch_dir=tmp_path, num_repeats=1)}
     assert set(CODECS) < set(rows) and REFERENCE in rows
     assert len({(row.num_labels, row.candidates_per_label) for row in rows.values()}) == 1
     for row in rows.values():
@@ -78,14 +80,14 @@ def test_every_method_has_a_row_over_the_same_labels(selection: Selection, tmp_p
 def test_streams_add_up_to_the_files(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     paths = sorted(root.glob("data/*.parquet"))
-    streams = bytes_by_stream(paths, codec=CODECS["open"], records=[])
+    streams = bytes_by_stream(paths, codec=TrainedCodec("open", b""), records=[])
     assert sum(streams.values()) == sum(path.stat().st_size for path in paths)
     assert {"ids", "values", "target and tail", "framing", "hard labels"} <= set(streams)
 
 
 def test_single_records_are_timed_over_a_dataset_of_the_wanted_size(tmp_path: Path) -> None:
     workload = Workload.of(make_capture(tmp_path)).cut(Selection(top_k=8))
-    speed = measure_random_access([workload], "open", scratch_dir=tmp_path, num_labels=1_000)
+    speed = measure_random_access([workload], TrainedCodec("open", b""), scratch_dir=tmp_path, num_labels=1_000)
     assert speed.num_labels >= 1_000 and speed.labels_per_second > 0
 
 
