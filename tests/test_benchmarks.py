@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -78,3 +79,23 @@ def test_open_encodings_runs(
     monkeypatch.setattr("sys.argv", ["open_encodings.py", str(make_dataset(tmp_path))])
     open_encodings.main()
     assert "| logprobs | BYTE_STREAM_SPLIT |" in capsys.readouterr().out
+
+
+def test_the_storage_benchmark_runs(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from labelgen.storage_benchmark.__main__ import main
+
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        words = rng.integers(0, 300, 600)
+        (texts / f"{number}.txt").write_text(" ".join(f"word{word}" for word in words))
+    arguments = ["--teacher", "fake", "--smoke", "--texts", f"words={texts}", "--also", "fake:words:bfloat16"]
+    folders = ["-o", str(tmp_path / "result"), "--cache", str(tmp_path / "cache")]
+    result = CliRunner().invoke(main, [*arguments, *folders], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    (tables,) = (tmp_path / "result").glob("storage-*.md")
+    assert "| fake | words | k=64 |" in tables.read_text()
+    assert len(list((tmp_path / "result").glob("storage-*.png"))) == 4
