@@ -80,8 +80,11 @@ def make_plan(
         StorageError: a source is no finished dataset or is damaged, the sources differ in their fingerprint, or the
             folder holds something else.
     """
+    for location in locations:
+        if "://" not in location and Path(location).resolve() == output_dir.resolve():
+            raise NotADatasetError(f"{location}: is source and output at once; give -o another folder")
     check_folder(output_dir, is_conversion=True)
-    sources = tuple(_open_source(location, output_dir) for location in locations)
+    sources = tuple(_open_source(location) for location in locations)
     headers = [source.header if top_k is None else cut_header(source.header, top_k) for source in sources]
     for source, header in zip(sources[1:], headers[1:], strict=True):
         check_same_fingerprint(headers[0], header, origin=f"{sources[0].location} and {source.location}")
@@ -102,10 +105,8 @@ def make_plan(
     return plan
 
 
-def _open_source(location: str, output_dir: Path) -> Source:
+def _open_source(location: str) -> Source:
     store = open_store(location)
-    if isinstance(store, LocalStore) and store.root.resolve() == output_dir.resolve():
-        raise NotADatasetError(f"{location}: is source and output at once; give -o another folder")
     contents = read_contents(store)
     manifest = read_manifest(store)
     if manifest is None or manifest.entries != contents.entries:

@@ -151,6 +151,58 @@ def test_no_dataset_is_one_line(tmp_path: Path) -> None:
         assert result.exit_code == 1 and result.stderr.startswith("Error: "), command
 
 
+def test_convert_warns_on_stderr_and_goes_on(tmp_path: Path) -> None:
+    source = make_dataset(tmp_path / "source", codec="standard")
+    out = tmp_path / "out"
+    made = call("convert", source, "-o", out, "--codec", "small", "--top-k", 4, "--json")
+    assert made.exit_code == 0, made.output
+    summary = json.loads(made.stdout)
+    assert (summary["blocks"], summary["new_blocks"], summary["copied_blocks"]) == (2, 2, 0)
+    assert summary["warnings"] and "warning: the values have been through the codec standard" in made.stderr
+    shown = json.loads(call("inspect", out, "--json").stdout)
+    assert shown["selection"] == {"top_k": 4} and shown["codecs"] == ["small"]
+    assert shown["lossy_codecs"] == ["standard", "small"]
+    assert [step["location"] for step in shown["converted_from"]] == [str(source)]
+    assert sum(shown["stream_bytes"].values()) == shown["bytes"] == summary["bytes"]
+    assert shown["codec_kl_nats"] > json.loads(call("inspect", source, "--json").stdout)["codec_kl_nats"] > 0
+    again = call("convert", source, "-o", out, "--codec", "small", "--top-k", 4)
+    assert again.exit_code == 0 and "nothing to do" in again.stderr and "2 (0 new)" in again.stdout
+    assert call("verify", out).exit_code == 0
+
+
+def test_convert_joins_by_copying(tmp_path: Path) -> None:
+    sources = [make_dataset(tmp_path / name, first_record=first) for name, first in (("a", 0), ("b", 50))]
+    joined = call("convert", *sources, "-o", tmp_path / "out", "--quiet")
+    assert joined.exit_code == 0 and "4 (4 new, 4 of them copied as they are)" in joined.stdout
+    assert joined.stderr == ""
+    assert json.loads(call("verify", tmp_path / "out", "--json").stdout)["records"] == 12
+
+
+def test_what_convert_cannot_do_is_one_line(tmp_path: Path) -> None:
+    source = make_dataset(tmp_path / "source")
+    for arguments, message in [
+        ([tmp_path / "nothing", "-o", tmp_path / "out"], "no such folder"),
+        ([source, "-o", tmp_path / "out", "--codec", "zip"], "--codec must be one of open, exact, standard, small"),
+        ([source, "-o", tmp_path / "out", "--top-k", 8], "--top-k 8 must be smaller than the 8 candidates"),
+        ([source, source, "-o", tmp_path / "out"], "a dataset holds each record once"),
+        ([source, "-o", "/proc/nobody/out"], "the folder cannot be made"),
+        ([source, "-o", source], "is source and output at once"),
+    ]:
+        result = call("convert", *arguments)
+        assert result.exit_code == 1, (message, result.output)
+        assert result.stderr.startswith("Error: ") and message in result.stderr and result.stderr.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+    assert call("convert", source).exit_code == 2
+
+
+def test_inspect_shows_where_the_bytes_go_and_both_losses(tmp_path: Path) -> None:
+    packed = call("inspect", make_dataset(tmp_path / "packed", codec="standard")).stdout
+    for text in ("bytes by stream", "hard labels and texts", "codec's model", "in all", "truncation KL", "codec KL"):
+        assert text in packed
+    exact = call("inspect", make_dataset(tmp_path / "exact", codec="exact")).stdout
+    assert "0: the values are the teacher's, bit for bit" in exact
+
+
 def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise KeyError("a bug")

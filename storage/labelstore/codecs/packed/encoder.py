@@ -84,13 +84,14 @@ class LabelEncoder:
         if len(self._words) < max_words:
             self._words = np.zeros(2 * max_words, dtype=np.uint32)
         start = code_steps(steps, step_offsets, num_lanes, self.model.entries, self._words, lane_words)
-        self.tally.add(record.labels, self._values, steps[: step_offsets[-1]])
-        return write_frame(
+        packed = write_frame(
             self._words[start:],
             lane_words,
             num_candidates=None if self.model.size else record.token_ids.size,
             unit=unit if self.model.inverse_step == 0 else None,
         )
+        self.tally.add(record.labels, self._values, steps[: step_offsets[-1]], num_bytes=len(packed))
+        return packed
 
     def steps_of(self, record: LabelRecord) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """Return a record's coding steps, where each label's begin [N + 1], and the unit of its exact values.
