@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 import pyarrow as pa
 
 from labelstore.codecs import Codec, Decoder, Encoder, codec_named
+from labelstore.header import Header
 from labelstore.record import LabelRecord
 from labelstore.schema import HARD_FIELDS, hard_columns
 from labelstore.shard_writer import MAX_CANDIDATES_PER_ROW_GROUP, MAX_RECORDS_PER_ROW_GROUP
 
-__all__ = ["MODEL_LABELS", "TrainedCodec", "decode_group", "packed_streams", "row_groups", "table_of", "train_model"]
+__all__ = ["MODEL_LABELS", "TrainedCodec", "decode_group", "row_groups", "table_of", "train_model"]
 
 MODEL_LABELS = 1_000_000  # a model's bytes are spread over as many labels, as a dataset has them and a test has not
 
@@ -26,9 +27,16 @@ class TrainedCodec:
         self.name = codec.name
         self.parquet_encodings: Mapping[str, str] = codec.parquet_encodings
         self.uncompressed: Set[str] = codec.uncompressed
+        self.column_streams: Mapping[str, str] = codec.column_streams
+        self.is_exact = codec.is_exact
         self.fields: Sequence[pa.Field] = codec.fields
 
-    def train(self, records: Sequence[LabelRecord], *, vocab_size: int, num_labels_expected: int) -> bytes:
+    def check_can_write(self) -> None:
+        self._codec.check_can_write()
+
+    def train(
+        self, records: Sequence[LabelRecord], *, vocab_size: int, num_labels_expected: int, is_constant_size: bool
+    ) -> bytes:
         """Return the model that is there already."""
         return self.model
 
@@ -39,9 +47,14 @@ class TrainedCodec:
         return self._codec.decoder(model)
 
 
-def train_model(name: str, train: Sequence[LabelRecord], *, vocab_size: int) -> bytes:
+def train_model(name: str, train: Sequence[LabelRecord], *, header: Header) -> bytes:
     """Return a codec's model, learned from these records alone."""
-    return codec_named(name).train(train, vocab_size=vocab_size, num_labels_expected=MODEL_LABELS)
+    return codec_named(name).train(
+        train,
+        vocab_size=header.vocab_size,
+        num_labels_expected=MODEL_LABELS,
+        is_constant_size=header.selection.is_constant_size,
+    )
 
 
 def row_groups(records: Sequence[LabelRecord]) -> Iterator[list[LabelRecord]]:
@@ -69,8 +82,3 @@ def decode_group(decoder: Decoder, table: pa.Table) -> None:
     decoded = decoder.decode(table)
     for row in range(len(table)):
         decoded.row(row)
-
-
-def packed_streams(codec: TrainedCodec, records: Sequence[LabelRecord]) -> Mapping[str, float]:
-    """Return the bytes of a packed codec's column by stream, as its encoder tells them."""
-    return {}

@@ -22,7 +22,6 @@ from labelgen.storage_benchmark.coding import MODEL_LABELS, TrainedCodec, decode
 from labelgen.storage_benchmark.cutting import cut_labels
 from labelgen.storage_benchmark.fidelity import Spread, codec_kl, draw_kl, top1_agrees, truncation_kl
 from labelgen.storage_benchmark.rows import RandomAccess, StorageRow
-from labelgen.storage_benchmark.streams import bytes_by_stream
 from labelstore.codecs import Decoder
 from labelstore.dataset import open_dataset
 from labelstore.dataset_writer import DatasetWriter
@@ -30,6 +29,7 @@ from labelstore.header import Header
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 from labelstore.selection import Selection
+from labelstore.stream_bytes import sum_streams
 
 __all__ = ["SELECTIONS", "Workload", "measure_random_access", "measure_selection"]
 
@@ -177,7 +177,7 @@ def _measure_codec(
     num_records = len(workload.test)
     writer.publish_block("000000", workload.test, num_prompts=num_records, num_rejected=0, recorded={})
     decoded = join_labels([record.labels for record in open_dataset(root)])
-    streams = bytes_by_stream(sorted(root.glob("data/*.parquet")), codec=codec, records=workload.test)
+    streams = sum_streams(shard.stream_bytes for entry in writer.entries.values() for shard in entry.shards)
     shutil.rmtree(root)
     per_label = {
         stream: num_bytes / max(len(joined), MODEL_LABELS if stream == "model" else 0)
@@ -192,7 +192,7 @@ def _measure_codec(
         **common,
         method=codec.name,
         is_codec=True,
-        bytes_per_label=sum(size for stream, size in per_label.items() if stream != "hard labels"),
+        bytes_per_label=sum(size for stream, size in per_label.items() if stream != "hard"),
         bytes_per_label_by_stream=per_label,
         codec_kl_nats=Spread.of(codec_kl(joined, decoded)),
         top1_agreement=float(top1_agrees(joined, decoded).mean()),

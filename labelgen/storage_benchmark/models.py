@@ -35,7 +35,7 @@ def train_models(
 def _train(capture: Capture, task: tuple[Selection, str]) -> bytes:
     selection, codec = task
     cut = _cut(capture, selection)
-    return train_model(codec, cut.train, vocab_size=cut.header.vocab_size)
+    return train_model(codec, cut.train, header=cut.header)
 
 
 @functools.lru_cache(maxsize=1)

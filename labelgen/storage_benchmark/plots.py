@@ -19,8 +19,7 @@ _CODEC_COLOURS = {"standard": "#0072B2", "small": "#009E73", "exact": "#E69F00",
 _STREAM_COLOURS = {
     "ids": "#0072B2",
     "values": "#56B4E9",
-    "draw counts": "#CC79A7",
-    "target and tail": "#009E73",
+    "target_and_tail": "#009E73",
     "model": "#E69F00",
     "framing": "#999999",
 }
@@ -150,9 +149,16 @@ def _draw_streams(axes: Any, rows: list[StorageRow]) -> None:
             axes.barh(place, size, left=left, color=colour, edgecolor="white", linewidth=0.6, height=0.72)
             if size > 0.15 * widest:
                 ink = "white" if stream == "ids" else "black"
-                axes.text(left + size / 2, place, f"{stream} {size:.0f}", ha="center", va="center", color=ink)
+                axes.text(
+                    left + size / 2,
+                    place,
+                    f"{stream.replace('_', ' ')} {size:.0f}",
+                    ha="center",
+                    va="center",
+                    color=ink,
+                )
             elif size >= 0.05:
-                small.append(f"{stream} {size:.1f}")
+                small.append(f"{stream.replace('_', ' ')} {size:.1f}")
             left += size
         _write(axes, f"{left:.1f}", (left, place), shift=(6, 0), va="center", fontsize=11, fontweight="bold")
         _write(axes, ", ".join(small), (left, place), shift=(46, 0), va="center", fontsize=8)

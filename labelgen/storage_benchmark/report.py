@@ -15,7 +15,7 @@ from labelgen.storage_benchmark.dated_result import write_dated_result
 from labelgen.storage_benchmark.plots import write_plots
 from labelgen.storage_benchmark.rivals import REFERENCE, curve_settings
 from labelgen.storage_benchmark.rows import StorageRow
-from labelgen.storage_benchmark.streams import STREAMS
+from labelstore.stream_bytes import STREAMS
 
 __all__ = ["write_report"]
 
@@ -133,7 +133,7 @@ def _by_method(rows: Sequence[StorageRow]) -> str:
 
 def _by_stream(rows: Sequence[StorageRow]) -> str:
     streams = [stream for stream in STREAMS if any(stream in row.bytes_per_label_by_stream for row in rows)]
-    table = [["codec", *streams]]
+    table = [["codec", *(stream.replace("_", " ") for stream in streams)]]
     for codec in _codecs(rows):
         same = [row.bytes_per_label_by_stream for row in rows if row.method == codec]
         table.append([codec, *(f"{fmean(one.get(stream, 0.0) for one in same):.2f}" for stream in streams)])

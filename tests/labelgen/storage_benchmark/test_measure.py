@@ -12,13 +12,12 @@ from labelgen.storage_benchmark.coding import TrainedCodec, train_model
 from labelgen.storage_benchmark.measure import Workload, join_labels, measure_random_access, measure_selection
 from labelgen.storage_benchmark.plots import _pareto_front
 from labelgen.storage_benchmark.rivals import REFERENCE
-from labelgen.storage_benchmark.streams import bytes_by_stream
 from labelgen.storage_benchmark.texts import Document
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Teacher
 from labelstore.codecs import CODECS
 from labelstore.selection import Selection
-from make_records import make_dataset, make_labels
+from make_records import make_labels
 
 CAPTURED = Selection(top_k=256, draws=50)
 
@@ -64,7 +63,7 @@ def test_documents_that_are_all_in_one_split_are_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize("selection", [Selection(top_k=16), Selection(keep_mass=0.9), Selection(draws=12)], ids=str)
 def test_every_method_has_a_row_over_the_same_labels(selection: Selection, tmp_path: Path) -> None:
     workload = Workload.of(make_capture(tmp_path)).cut(selection)
-    models = {name: train_model(name, workload.train, vocab_size=1000) for name in CODECS}
+    models = {name: train_model(name, workload.train, header=workload.header) for name in CODECS}
     rows = {row.method: row for row in measure_selection(workload, models, scratch_dir=tmp_path, num_repeats=1)}
     assert set(CODECS) < set(rows) and REFERENCE in rows
     assert len({(row.num_labels, row.candidates_per_label) for row in rows.values()}) == 1
@@ -73,16 +72,8 @@ def test_every_method_has_a_row_over_the_same_labels(selection: Selection, tmp_p
         assert (row.truncation_kl_nats is None) == (row.draw_kl_nats is not None) == (selection.draws is not None)
         assert row.top1_agreement in (None, 1.0)
     streams = rows["open"].bytes_per_label_by_stream
-    assert rows["open"].bytes_per_label == pytest.approx(sum(streams.values()) - streams["hard labels"])
+    assert rows["open"].bytes_per_label == pytest.approx(sum(streams.values()) - streams["hard"])
     assert rows["open"].codec_kl_nats is not None and rows["open"].codec_kl_nats.worst < 1e-6
-
-
-def test_streams_add_up_to_the_files(tmp_path: Path) -> None:
-    root = make_dataset(tmp_path)
-    paths = sorted(root.glob("data/*.parquet"))
-    streams = bytes_by_stream(paths, codec=TrainedCodec("open", b""), records=[])
-    assert sum(streams.values()) == sum(path.stat().st_size for path in paths)
-    assert {"ids", "values", "target and tail", "framing", "hard labels"} <= set(streams)
 
 
 def test_single_records_are_timed_over_a_dataset_of_the_wanted_size(tmp_path: Path) -> None:

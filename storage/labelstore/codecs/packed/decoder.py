@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from labelstore.codecs.packed import numpy_decoder
 from labelstore.codecs.packed.coded import Coded, empty_coded, lookup_of
 from labelstore.codecs.packed.frame import Frame, read_frame
-from labelstore.codecs.packed.layout import ENTROPY_STEPS, TARGET_STEPS
+from labelstore.codecs.packed.layout import ENTROPY_STEPS, TAIL_STEPS, TARGET_STEPS
 from labelstore.codecs.packed.model import Model
 from labelstore.codecs.packed.numpy_decoder import NumpyDecoder
 from labelstore.labels import Labels
@@ -115,12 +115,20 @@ class LabelDecoder:
         """Return by how much the square root of a probability may be off in each label [N]; None: by nothing.
 
         A level is off by half a step; a label's first candidate by another step, where it was lifted above its
-        equals. Scaling to the kept mass moves a root p by p * (0.55 * sqrt(K) steps + 1 / 256) at most.
+        equals. Scaling to the kept mass moves a root by 0.55 * sqrt(K) steps at most, and by what the root of the
+        kept mass is off: little, but where nearly nothing is kept.
         """
         if self._model.inverse_step == 0:
             return None
         sizes = np.diff(labels.candidate_offsets)
-        return (1.55 + 0.55 * np.sqrt(sizes)) / self._model.inverse_step + 1 / 256 + 1 / (2 * TARGET_STEPS)
+        tails = np.sqrt(labels.tail_mass.astype(np.float64))
+        kept = np.sqrt(1 - tails**2)
+        most = np.sqrt(1 - np.maximum(tails - 1 / TAIL_STEPS, 0) ** 2)
+        least = np.sqrt(np.maximum(1 - (tails + 1 / TAIL_STEPS) ** 2, 0))
+        of_kept = np.maximum(most - kept, kept - least)
+        bound: NDArray[np.float64] = (1.55 + 0.55 * np.sqrt(sizes)) / self._model.inverse_step
+        bound += of_kept + 1 / (4 * TARGET_STEPS) + 1e-6
+        return bound
 
     def _labels(self, coded: Coded) -> Labels:
         sort_grid, sort_exact = numpy_decoder.sort_grid, numpy_decoder.sort_exact

@@ -63,8 +63,8 @@ class Batch:
         self.first_labels = starts_of(self.num_labels)
         self.units = np.array([frame.unit for frame in frames], dtype=np.int64)
         self.is_bad = np.zeros(num_records, dtype=np.bool_)
-        self._num_candidates = np.array([frame.num_candidates for frame in frames], dtype=np.int64)
-        self._first_candidates = starts_of(self._num_candidates)
+        self.num_candidates = np.array([frame.num_candidates for frame in frames], dtype=np.int64)
+        self._first_candidates = starts_of(self.num_candidates)
         self._num_placed = np.zeros(num_records, dtype=np.int64)
         self.firsts = np.zeros(len(self.target_ids), dtype=np.int64)  # of each label
         self.sizes = np.zeros(len(self.target_ids), dtype=np.int64)
@@ -98,7 +98,7 @@ class Batch:
         of_record = np.maximum.accumulate(np.where(is_next, np.arange(len(record)), 0))
         first: _Ints = self._first_candidates[record] + self._num_placed[record] + before - before[of_record]
         np.add.at(self._num_placed, record, size)
-        self.is_bad |= self._num_placed > self._num_candidates
+        self.is_bad |= self._num_placed > self.num_candidates
         self.firsts[number], self.sizes[number] = first, size
         return first
 
@@ -106,13 +106,13 @@ class Batch:
         """Return each record's labels as slices of the batch's arrays; None where the bytes are damaged."""
         is_off = (self.lanes.states != STATE_LOW) | (self.lanes.reads != self._ends)
         self.refuse(self.lane_records[is_off])
-        self.is_bad |= self._num_placed != self._num_candidates
+        self.is_bad |= self._num_placed != self.num_candidates
         return [None if self.is_bad[record] else self._result(record) for record in range(len(self.is_bad))]
 
     def _result(self, record: int) -> Coded:
         labels = slice(self.first_labels[record], self.first_labels[record] + self.num_labels[record])
         first = self._first_candidates[record]
-        candidates = slice(first, first + self._num_candidates[record])
+        candidates = slice(first, first + self.num_candidates[record])
         coded = self.coded
         return Coded(
             offsets=np.concatenate([[0], np.cumsum(self.sizes[labels])]).astype(np.int64),

@@ -332,13 +332,16 @@ class NumpyDecoder:
         is_inside = target >= 0
         target_level = np.where(is_inside, levels.take(target, mode="clip") if len(levels) else 0, 0)
         above, context = label.size, RANK_OUTSIDE + label.shape
-        if not has_draws:
+        # A record without candidates is coded as one without draws.
+        is_drawn = has_draws & (batch.num_candidates[label.record] > 0)
+        if not is_drawn.all():
             num_above = _sums(levels > target_level[row], label.size)
             num_equal = _sums(levels == target_level[row], label.size)
-            above = np.where(is_inside, num_above, above)
-            context = np.where(is_inside, RANK_INSIDE + _bit_length(num_equal), context)
+            is_ranked = is_inside & ~is_drawn
+            above = np.where(is_ranked, num_above, above)
+            context = np.where(is_ranked, RANK_INSIDE + _bit_length(num_equal), context)
         rank = coder.numbers(lanes, context)
-        batch.coded.ranks[label.number] = rank if has_draws else above + 1 + _unzigzag(rank)
+        batch.coded.ranks[label.number] = np.where(is_drawn, rank, above + 1 + _unzigzag(rank))
 
         if is_exact:
             own = np.zeros(len(lanes), dtype=np.int64)
