@@ -103,18 +103,18 @@ def test_the_bound_holds_where_little_or_all_is_kept(kept_mass: float) -> None:
         check_round_trip(trained(codec, Kind(), None), packed_records([[1, 2, 12] * 20], kind))
 
 
-def test_a_zero_loses_its_sign() -> None:
+@pytest.mark.parametrize("value", [-0.0, -1.4e-45, -1e-40, -1.1754944e-38, -3e38])
+def test_the_ends_of_float32_come_back_exactly_and_zero_without_a_sign(value: float) -> None:
     (record,) = packed_records([[1]], Kind())
-    labels = record.labels
-    zero = np.array([-0.0], dtype=np.float32)
-    fields = {name: getattr(labels, name) for name in Labels.__slots__}
-    labels = Labels(**{**fields, "logprobs": zero, "target_logprobs": zero, "tail_mass": np.abs(zero)})
+    fields = {name: getattr(record.labels, name) for name in Labels.__slots__}
+    given = np.array([value], dtype=np.float32)
+    fields |= {"logprobs": given, "target_logprobs": given, "tail_mass": np.zeros(1, np.float32)}
+    object.__setattr__(record, "labels", Labels(**fields))
     model = Model.from_bytes(trained("exact", Kind(), None))
-    object.__setattr__(record, "labels", labels)
-    data = LabelEncoder(model).encode(record)
-    (got,) = decode_both_ways(model, [data], [record.target_ids])
+    (got,) = decode_both_ways(model, [LabelEncoder(model).encode(record)], [record.target_ids])
     assert isinstance(got, Labels)
-    assert got.logprobs.tobytes() == got.target_logprobs.tobytes() == np.zeros(1, np.float32).tobytes()
+    wanted = np.where(given == 0, np.float32(0), given)
+    assert got.logprobs.tobytes() == got.target_logprobs.tobytes() == wanted.tobytes()
 
 
 @pytest.mark.parametrize("codec", PACKED_CODECS)

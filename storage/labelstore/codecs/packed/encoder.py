@@ -103,10 +103,9 @@ class LabelEncoder:
         """
         labels = record.labels
         self._check_fits(labels)
-        unit = 0
-        if self.model.inverse_step == 0:
-            unit = unit_exponent(float_bits(labels.logprobs.reshape(-1)))
-        values = exact_values(labels, self.model, unit) if unit else grid_values(labels, self.model)
+        unit = unit_exponent(float_bits(labels.logprobs.reshape(-1)))
+        is_exact = self.model.inverse_step == 0
+        values = exact_values(labels, self.model, unit) if is_exact else grid_values(labels, self.model)
         self._values = values
         token_ids = np.ascontiguousarray(labels.token_ids.reshape(-1))
         offsets, num_lanes = labels.candidate_offsets, lanes_of(len(labels))
