@@ -234,11 +234,16 @@ def _read_grid_values(
     head = [level for level, count in zip(levels, label.draw_counts, strict=False) if count == 0]
     total = sum(weight(level) for level in head or levels)
     of_one = 12 * model.inverse_step**2
-    expected = math.isqrt((of_one - total) * 65536 // of_one) if total < of_one else 0
+    if total >= of_one:
+        expected = 0
+    elif 2 * total >= of_one:
+        expected = math.isqrt((of_one - total) * 2**17 // of_one)
+    else:
+        expected = 512 - math.isqrt(total * 2**17 // of_one)
     tail_code = expected + _unzigzag(lane.number(TAIL + expected.bit_length()))
-    kept = max(65536 - tail_code * tail_code, 1)
-    label.tail_mass = _float32(1 - kept / 65536)
-    shift = ln(kept) - ln(65536) - ln(max(total, 1))
+    kept = max(2**18 - 2 * tail_code**2 if tail_code <= 256 else 2 * (512 - tail_code) ** 2, 1)
+    label.tail_mass = _float32(1 - kept / 2**18)
+    shift = ln(kept) - ln(2**18) - ln(max(total, 1))
     label.logprobs = [_float32(ln(weight(level)) + shift) * 2.0**-24 for level in levels]
     label.target_rank = _rank(lane, levels, inside, shape, model)
 

@@ -63,8 +63,8 @@ record = dataset[0]
 record.input_ids, record.token_ids, record.logprobs
 ```
 
-The shards are Parquet: `datasets.load_dataset`, DuckDB, pandas and polars open them. Texts and ids are plain columns, as
-are the soft labels of the codec `open`; those of the other codecs are packed, and are read as above.
+The shards are Parquet: `datasets.load_dataset`, DuckDB, pandas and polars open them. Texts and ids are plain columns;
+so are the soft labels of the codec `open`. Those of the other codecs are packed, and are read as above.
 """
 
 

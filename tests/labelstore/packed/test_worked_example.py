@@ -37,7 +37,7 @@ def test_the_worked_example_decodes_to_its_labels_with_labelstore_too(is_compile
     )
     np.testing.assert_array_equal(labels.token_ids, record.token_ids)
     np.testing.assert_array_equal(labels.target_ranks, record.labels.target_ranks)
-    np.testing.assert_allclose(labels.tail_mass, [0.100113, 0.25, 0.198303], atol=5e-7)
+    np.testing.assert_allclose(labels.tail_mass, [0.099152, 0.249947, 0.200226], atol=5e-7)
 
 
 def example_model() -> Model:

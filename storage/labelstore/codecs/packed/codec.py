@@ -5,7 +5,8 @@ of training. The KL of any single label, both sides scaled to sum to 1, is at mo
 candidates of mass P and S levels per unit of sqrt(p), the model's inverse_step. (KL is at most the sum of
 a ln(a / b) - a + b over a = p S^2 and b = level^2 + 1/12, divided by S^2 P; each term is below 1/2 where the level is
 sqrt(a) rounded, and below 9/2 for the one that was lifted above its equal.) A target's logprob is off by 1/64 nat at
-most, the root of a tail mass by 1/512 (1/256 next to 1), an entropy by 1/4096 nat.
+most, the roots of the tail mass and of the kept mass by 1/724 (1/512 where nearly nothing is kept), an entropy by
+1/4096 nat.
 
 The soft labels of a record are one binary value, which Parquet leaves as it is; a model in the shard says how to read
 it. Layout: FORMAT.md, "The packed codecs".

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from labelstore.codecs.packed.fixed_log import FRACTION_BITS, LN2_FIXED, LN_TABLE_BITS, ln_table
-from labelstore.codecs.packed.layout import DIRECT, LIST_CLASSES, RANK_CLASSES
+from labelstore.codecs.packed.layout import DIRECT, KEPT_BITS, LIST_CLASSES, RANK_CLASSES, TAIL_CODES
 
 try:
     import numba
@@ -21,6 +21,7 @@ except ImportError as error:
 __all__ = [
     "bit_length",
     "compiled",
+    "expected_tail",
     "int_sqrt",
     "ln_fixed_one",
     "number_symbol",
@@ -29,6 +30,7 @@ __all__ = [
     "value_place",
 ]
 
+_HALF_UNITS = 1 << (KEPT_BITS - 1)
 _LN_TABLE = ln_table()  # a constant of the compiled code
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -92,6 +94,16 @@ def int_sqrt(n: int) -> int:
     while (root + 1) * (root + 1) <= n:
         root += 1
     return root
+
+
+@compiled
+def expected_tail(weight: int, weight_of_one: int) -> int:
+    """Return the code of the tail mass that the candidates' weights leave; see fixed_log.kept_of_tail."""
+    if weight >= weight_of_one:
+        return 0
+    if 2 * weight >= weight_of_one:
+        return int_sqrt((weight_of_one - weight) * _HALF_UNITS // weight_of_one)
+    return TAIL_CODES - int_sqrt(weight * _HALF_UNITS // weight_of_one)
 
 
 @compiled

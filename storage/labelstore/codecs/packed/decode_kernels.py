@@ -12,7 +12,7 @@ from labelstore.codecs.packed.coded import Coded, Lookup
 from labelstore.codecs.packed.compiled import (
     bit_length,
     compiled,
-    int_sqrt,
+    expected_tail,
     ln_fixed_one,
     rank_class,
     target_code,
@@ -43,6 +43,7 @@ from labelstore.codecs.packed.layout import (
     SYMBOL_BITS,
     TABLE_BITS,
     TAIL,
+    TAIL_CODES,
     TARGET_INSIDE,
     TARGET_OUTSIDE,
     VALUE,
@@ -539,12 +540,10 @@ def _take_rest(
             if shift >= num_equal:
                 return False
     else:
-        expected = np.int64(0)
-        if weight < weight_of_one:
-            expected = int_sqrt((weight_of_one - weight) * 65536 // weight_of_one)
+        expected = np.int64(expected_tail(weight, weight_of_one))
         tail = _take_number(states, reads, words, slots, entries, lane, TAIL + bit_length(expected))
         tail = expected + _unzigzag(tail)
-        if tail < 0 or tail > 256:
+        if tail < 0 or tail > TAIL_CODES:
             return False
         tails[n] = tail
         shift = log_of_kept[tail] - ln_fixed_one(max(weight, 1))

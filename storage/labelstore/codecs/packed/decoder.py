@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from labelstore.codecs.packed import numpy_decoder
 from labelstore.codecs.packed.coded import Coded, empty_coded, lookup_of
+from labelstore.codecs.packed.fixed_log import kept_of_tail
 from labelstore.codecs.packed.frame import Frame, read_frame
-from labelstore.codecs.packed.layout import ENTROPY_STEPS, TAIL_STEPS, TARGET_STEPS
+from labelstore.codecs.packed.layout import ENTROPY_STEPS, KEPT_BITS, TARGET_STEPS
 from labelstore.codecs.packed.model import Model
 from labelstore.codecs.packed.numpy_decoder import NumpyDecoder
 from labelstore.labels import Labels
@@ -116,18 +117,13 @@ class LabelDecoder:
 
         A level is off by half a step; a label's first candidate by another step, where it was lifted above its
         equals. Scaling to the kept mass moves a root by 0.55 * sqrt(K) steps at most, and by what the root of the
-        kept mass is off: little, but where nearly nothing is kept.
+        kept mass is off: 1/724, or 1/512 where nearly nothing is kept.
         """
         if self._model.inverse_step == 0:
             return None
         sizes = np.diff(labels.candidate_offsets)
-        tails = np.sqrt(labels.tail_mass.astype(np.float64))
-        kept = np.sqrt(1 - tails**2)
-        most = np.sqrt(1 - np.maximum(tails - 1 / TAIL_STEPS, 0) ** 2)
-        least = np.sqrt(np.maximum(1 - (tails + 1 / TAIL_STEPS) ** 2, 0))
-        of_kept = np.maximum(most - kept, kept - least)
         bound: NDArray[np.float64] = (1.55 + 0.55 * np.sqrt(sizes)) / self._model.inverse_step
-        bound += of_kept + 1 / (4 * TARGET_STEPS) + 1e-6
+        bound += 1 / 512 + 1 / (4 * TARGET_STEPS) + 1e-6
         return bound
 
     def _labels(self, coded: Coded) -> Labels:
@@ -149,8 +145,7 @@ class LabelDecoder:
             logprobs = np.empty(len(token_ids), np.float32)
             sort_grid(coded, self._lookup.log_of_level, token_ids, logprobs, draw_counts)
             target_logprobs = (coded.targets / -TARGET_STEPS).astype(np.float32)
-            kept = np.maximum(65536 - coded.tails * coded.tails, 1)
-            tail_mass = (1 - kept / 65536).astype(np.float32)
+            tail_mass = (1 - kept_of_tail()[coded.tails] / (1 << KEPT_BITS)).astype(np.float32)
             entropy = (coded.entropies / ENTROPY_STEPS).astype(np.float32)
         return Labels(
             token_ids=token_ids,

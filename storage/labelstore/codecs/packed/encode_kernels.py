@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from labelstore.codecs.packed.compiled import (
     bit_length,
     compiled,
-    int_sqrt,
+    expected_tail,
     ln_fixed_one,
     number_symbol,
     rank_class,
@@ -70,7 +70,7 @@ class Values(NamedTuple):
     rest_bits: NDArray[np.uint8]  # [C], how many
     exact_bits: NDArray[np.int64]  # [C] or [0], of exact values
     log_of_level: NDArray[np.int64]  # logarithm of a level's weight
-    log_of_kept: NDArray[np.int64]  # [257], logarithm of 1 - tail mass by its code
+    log_of_kept: NDArray[np.int64]  # [513], logarithm of 1 - tail mass by its code
     tails: NDArray[np.int64]  # [N], code of the tail mass, or its bits
     targets: NDArray[np.int64]  # [N], code of the target's logprob, or its bits
     entropies: NDArray[np.uint32]  # [N] or [0], as they are
@@ -438,9 +438,7 @@ def _put_rest(
         if num_equal > 1:
             at = _put_number(steps, at, TAIL, leader)
     else:
-        expected = np.int64(0)
-        if weight < weight_of_one:
-            expected = int_sqrt((weight_of_one - weight) * 65536 // weight_of_one)
+        expected = np.int64(expected_tail(weight, weight_of_one))
         at = _put_number(steps, at, TAIL + bit_length(expected), _zigzag(tails[n] - expected))
         shift = log_of_kept[tails[n]] - ln_fixed_one(max(weight, 1))
 

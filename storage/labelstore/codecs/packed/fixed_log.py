@@ -7,7 +7,18 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FRACTION_BITS", "LN2_FIXED", "LN_BITS", "LN_TABLE_BITS", "ln_fixed", "ln_table", "log_of_kept"]
+from labelstore.codecs.packed.layout import KEPT_BITS, TAIL_CODES
+
+__all__ = [
+    "FRACTION_BITS",
+    "LN2_FIXED",
+    "LN_BITS",
+    "LN_TABLE_BITS",
+    "kept_of_tail",
+    "ln_fixed",
+    "ln_table",
+    "log_of_kept",
+]
 
 LN_BITS = 24  # a logarithm is an integer of 2^-24 nats
 LN_TABLE_BITS = 11
@@ -49,7 +60,19 @@ def ln_fixed(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=1)
+def kept_of_tail() -> NDArray[np.int64]:
+    """Return the kept mass by code of the tail mass [513], in units of 2^-KEPT_BITS.
+
+    Even steps of the root of the smaller one of the two: up to 256 of the tail mass, from there of the kept mass.
+    """
+    codes = np.arange(TAIL_CODES + 1, dtype=np.int64)
+    kept = np.where(codes <= TAIL_CODES // 2, (1 << KEPT_BITS) - 2 * codes**2, 2 * (TAIL_CODES - codes) ** 2)
+    masses: NDArray[np.int64] = np.maximum(kept, 1)
+    return masses
+
+
+@lru_cache(maxsize=1)
 def log_of_kept() -> NDArray[np.int64]:
-    """Return the logarithm of the kept mass by code of the tail mass [257], in units of 2^-24 nats."""
-    codes = np.arange(257, dtype=np.int64)
-    return ln_fixed(np.maximum(65536 - codes * codes, 1)) - ln_fixed(np.array([65536]))
+    """Return the logarithm of the kept mass by code of the tail mass [513], in units of 2^-24 nats."""
+    logs: NDArray[np.int64] = ln_fixed(kept_of_tail()) - ln_fixed(np.array([1 << KEPT_BITS]))
+    return logs

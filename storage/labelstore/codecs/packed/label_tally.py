@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from labelstore.codecs.packed.compiled import compiled
 from labelstore.codecs.packed.encode_kernels import Values
-from labelstore.codecs.packed.layout import ESCAPE, FIRST_CONTEXT, NUM_CONTEXTS, STREAMS, SYMBOL_BITS, TABLE_BITS
+from labelstore.codecs.packed.fixed_log import kept_of_tail
+from labelstore.codecs.packed.layout import (
+    ESCAPE,
+    FIRST_CONTEXT,
+    KEPT_BITS,
+    NUM_CONTEXTS,
+    STREAMS,
+    SYMBOL_BITS,
+    TABLE_BITS,
+)
 from labelstore.codecs.packed.model import Model
 from labelstore.codecs.tally import Tally
 from labelstore.labels import Labels
@@ -49,6 +58,7 @@ class LabelTally:
         self._bits = bits.astype(np.float32).reshape(-1)
         levels = np.arange(model.inverse_step + 2, dtype=np.float64)
         self._log_weights = np.log(12 * levels**2 + 1).astype(np.float32)
+        self._kept_of_tail = kept_of_tail() / (1 << KEPT_BITS)
         self._codec_kl_sum = 0.0
         self._num_records = 0
         self._num_bytes = 0
@@ -73,6 +83,7 @@ class LabelTally:
                 counts,
                 labels.tail_mass,
                 values.tails,
+                self._kept_of_tail,
                 self._log_weights,
             )
 
@@ -117,12 +128,13 @@ def _grid_kl(
     draw_counts: NDArray[np.int32],
     tail_mass: NDArray[np.float32],
     tails: NDArray[np.int64],
+    kept_of_tail: NDArray[np.float64],
     log_weights: NDArray[np.float32],
 ) -> float:
     """Return the sum over labels of KL(teacher || decoded) in nats: of its candidates, and all others as one outcome.
 
     `shares` are the candidates' probabilities. Beside draws from the tail (`draw_counts` [C], or [0]), it is of the
-    exact head. A tail that is decoded as 0 (it was below 4e-6) is left out.
+    exact head. A tail that is decoded as 0 (it was below 2e-6) is left out.
     """
     total = 0.0
     for n in range(len(offsets) - 1):
@@ -139,8 +151,7 @@ def _grid_kl(
             difference += share * (logprobs[c] - log_weights[levels[c]])
             kept += share
             weight += 12 * level * level + 1
-        code = np.float64(tails[n])
-        decoded_kept = max(65536 - code * code, 1.0) / 65536
+        decoded_kept = kept_of_tail[tails[n]]
         tail, decoded_tail = np.float64(tail_mass[n]), 1 - decoded_kept
         total += difference - kept * np.log(decoded_kept / max(weight, 1.0))
         if tail > 0 and decoded_tail > 0:

@@ -39,9 +39,10 @@ NUM_PLACES = LIST_CLASSES + RANK_CLASSES
 NUM_VALUE_PLACES = 12  # the same, coarser, as the context of a value
 MAX_CLUSTERS = 1024
 MAX_SIZE = 4096  # candidates of a label
+TAIL_CODES = 512  # the highest code of a tail mass
+KEPT_BITS = 18  # a kept mass is in units of 2^-18
 ENTROPY_STEPS = 2048  # a nat
 TARGET_STEPS = 32  # a nat
-TAIL_STEPS = 512  # twice those of the root of the tail mass: it is off by one of them at most
 EXACT_REST_BITS = 20  # low bits of a float32 that are stored as they are
 
 # Stream -> contexts, in the order in which the tables stand in a model.

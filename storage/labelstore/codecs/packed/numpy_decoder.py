@@ -23,6 +23,7 @@ from labelstore.codecs.packed.layout import (
     EXACT_REST_BITS,
     FIT,
     GAP,
+    KEPT_BITS,
     KEPT_GAP,
     LIST_CLASSES,
     MAX_CLUSTERS,
@@ -38,6 +39,7 @@ from labelstore.codecs.packed.layout import (
     SIZE,
     TABLE_BITS,
     TAIL,
+    TAIL_CODES,
     TARGET_INSIDE,
     TARGET_OUTSIDE,
     VALUE,
@@ -319,9 +321,13 @@ class NumpyDecoder:
                 batch.refuse(label.record[(num_equal > 1) & (shift >= num_equal)])
         else:
             one = lookup.weight_of_one
-            expected = _int_sqrt(np.maximum(one - weight, 0) * 65536 // one)
+            half = np.int64(1 << (KEPT_BITS - 1))
+            of_tail = _int_sqrt(np.maximum(one - weight, 0) * half // one)
+            expected = np.where(
+                2 * weight >= one, of_tail, TAIL_CODES - _int_sqrt(np.minimum(weight, one) * half // one)
+            )
             tail = expected + _unzigzag(coder.numbers(lanes, TAIL + _bit_length(expected)))
-            is_bad = (tail < 0) | (tail > 256)
+            is_bad = (tail < 0) | (tail > TAIL_CODES)
             batch.refuse(label.record[is_bad])
             tail[is_bad] = 0
             shift = lookup.log_of_kept[tail] - ln_fixed(np.maximum(weight, 1))

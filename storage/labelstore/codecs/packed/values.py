@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from labelstore.codecs.packed.encode_kernels import Values
 from labelstore.codecs.packed.fixed_log import log_of_kept
-from labelstore.codecs.packed.layout import ENTROPY_STEPS, EXACT_REST_BITS
+from labelstore.codecs.packed.layout import ENTROPY_STEPS, EXACT_REST_BITS, TAIL_CODES
 from labelstore.codecs.packed.model import Model
 from labelstore.labels import Labels
 
@@ -43,11 +43,17 @@ def grid_values(labels: Labels, model: Model) -> Values:
         exact_bits=_NO_BITS,
         log_of_level=model.log_of_level,
         log_of_kept=log_of_kept(),
-        tails=np.rint(np.sqrt(labels.tail_mass.astype(np.float64)) * 256).astype(np.int64),
+        tails=_tail_codes(labels.tail_mass.astype(np.float64)),
         targets=np.minimum(targets, MAX_TARGET_CODE).astype(np.int64),
         entropies=entropies,
         weight_of_one=model.weight_of_one,
     )
+
+
+def _tail_codes(tail_mass: NDArray[np.float64]) -> NDArray[np.int64]:
+    half = TAIL_CODES // 2
+    smaller = np.rint(np.sqrt(2 * np.minimum(tail_mass, 1 - tail_mass)) * half).astype(np.int64)
+    return np.where(tail_mass <= 0.5, smaller, TAIL_CODES - smaller)
 
 
 def float_bits(values: NDArray[np.float32]) -> NDArray[np.int64]:
