@@ -36,3 +36,13 @@ def test_open_encodings_runs(
     monkeypatch.setattr("sys.argv", ["open_encodings.py", str(make_dataset(tmp_path))])
     open_encodings.main()
     assert "| logprobs | BYTE_STREAM_SPLIT |" in capsys.readouterr().out
+
+
+def test_row_groups_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import row_groups
+
+    from make_records import make_dataset
+
+    monkeypatch.setattr("sys.argv", ["row_groups.py", str(make_dataset(tmp_path))])
+    row_groups.main()
+    assert "| open | 2^16 |" in capsys.readouterr().out
