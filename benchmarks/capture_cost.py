@@ -6,6 +6,7 @@ python benchmarks/capture_cost.py [--write]      # no model; vLLM's own classes,
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import time
@@ -21,7 +22,8 @@ from labelstore.selection import Selection
 
 TOP_KS = (16, 64, 128, 256)
 NUM_POSITIONS = 256  # of one response
-NUM_ROUNDS = 7
+NUM_ROUNDS = 15
+NUM_CALLS = 10  # in a round
 
 
 def make_steps(top_k: int) -> tuple[list[Any], np.ndarray[Any, np.dtype[np.int32]]]:
@@ -37,29 +39,44 @@ def make_steps(top_k: int) -> tuple[list[Any], np.ndarray[Any, np.dtype[np.int32
     return [LogprobsLists(ids[part], logprobs[part], ranks[part]) for part in slices], ids[:, 0].copy()
 
 
-def capture(steps: list[Any], *, top_k: int, path: str) -> Any:
-    """Collect a response's log-probabilities the way a path does."""
+def make_request(top_k: int, path: str) -> Any:
+    """Return a request as a path asks for it, before the engine has answered."""
     from vllm import SamplingParams
-    from vllm.v1.engine import output_processor
 
     parameters = SamplingParams(
         logprobs=top_k, flat_logprobs=path != "dicts", extra_args={ARRAYS_KEY: True} if path == "arrays" else None
     )
-    request = SimpleNamespace(sampling_params=parameters)
+    return SimpleNamespace(sampling_params=parameters)
+
+
+def capture(steps: list[Any], request: Any) -> Any:
+    """Collect a response's log-probabilities the way its request asks for."""
+    from vllm.v1.engine import output_processor
+
     processor = output_processor.LogprobsProcessor.from_new_request(None, request)
     for step in steps:
         processor._update_sample_logprobs(step)
     return processor.logprobs
 
 
-def measure(work: Callable[[], object]) -> list[float]:
-    """Return the seconds of several calls, after one to warm up."""
-    work()
-    times = []
-    for _ in range(NUM_ROUNDS):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
+def make_work(steps: list[Any], targets: Any, *, top_k: int, path: str) -> Callable[[], object]:
+    """Return what is measured: from what the engine core hands over to labels."""
+    request, selection = make_request(top_k, path), Selection(top_k=top_k)
+    if path == "dicts":  # nobody makes labels of dicts: this is vLLM's part alone
+        return lambda: capture(steps, request)
+    return lambda: labels_of(positions_of(capture(steps, request), top_k=top_k), targets, selection)
+
+
+def measure(works: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Return the seconds of a call in each round, the works one after the other in each, after a round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for round_index in range(NUM_ROUNDS + 1):
+        for name, work in works.items():
+            start = time.perf_counter()
+            for _ in range(NUM_CALLS):
+                work()
+            if round_index:
+                times[name].append((time.perf_counter() - start) / NUM_CALLS)
     return times
 
 
@@ -69,18 +86,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if not capture_arrays():
         raise SystemExit("this vLLM's internals are not what the array path knows")
+    gc.collect()
+    gc.freeze()  # or each collection that dicts and lists bring about would walk all that vLLM's import left, too
     rows = []
     for top_k in TOP_KS:
         steps, targets = make_steps(top_k)
         row: dict[str, Any] = {"top_k": top_k}
-        for path in ("dicts", "flat", "arrays"):
-
-            def work(path: str = path, top_k: int = top_k, steps: list[Any] = steps, targets: Any = targets) -> None:
-                captured = capture(steps, top_k=top_k, path=path)
-                if path != "dicts":  # nobody makes labels of dicts: this is vLLM's part alone
-                    labels_of(positions_of(captured, top_k=top_k), targets, Selection(top_k=top_k))
-
-            times = [seconds * 1e9 / (NUM_POSITIONS * top_k) for seconds in measure(work)]
+        works = {path: make_work(steps, targets, top_k=top_k, path=path) for path in ("dicts", "flat", "arrays")}
+        for path, seconds in measure(works).items():
+            times = [value * 1e9 / (NUM_POSITIONS * top_k) for value in seconds]
             row[f"{path}_ns_per_candidate"] = round(statistics.median(times), 2)
             row[f"{path}_spread"] = round((max(times) - min(times)) / statistics.median(times), 2)
         row["arrays_of_flat"] = round(row["arrays_ns_per_candidate"] / row["flat_ns_per_candidate"], 4)
@@ -94,7 +108,7 @@ def main() -> None:
             table=table,
             note=(
                 f"From what the engine core hands over to labels (dicts: vLLM's part alone), one core, {NUM_POSITIONS} "
-                f"positions,\nmedian of {NUM_ROUNDS}."
+                f"positions,\nmedian of {NUM_ROUNDS} interleaved rounds of {NUM_CALLS} calls."
             ),
             command="python benchmarks/capture_cost.py --write",
             content={"rows": rows},

@@ -25,6 +25,7 @@ import labelgen
 from labelgen.teachers.fake import FakeTokenizer
 from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, TeacherFacts
 from labelgen.teachers.vllm_logprobs import Positions, labels_of
+from labelstore.codecs import DEFAULT_CODEC
 from labelstore.selection import Selection
 
 __all__ = ["InstantTeacher", "measure"]
@@ -92,7 +93,13 @@ def _make_positions(top_k: int, count: int) -> Positions:
 
 
 def measure(
-    *, num_labels: int, top_k: int, response_tokens: int, root: Path, block_size: int = 2048
+    *,
+    num_labels: int,
+    top_k: int,
+    response_tokens: int,
+    root: Path,
+    block_size: int = 2048,
+    codec: str = DEFAULT_CODEC,
 ) -> dict[str, float]:
     """Run a job of about `num_labels` labels; return labels per second of wall clock and of processor time."""
     num_prompts = max(num_labels // response_tokens, 1)
@@ -106,6 +113,7 @@ def measure(
         output_dir=root / "out",
         teacher="instant",
         selection=Selection(top_k=top_k),
+        codec=codec,
         max_tokens=response_tokens,
         block_size=block_size,
     )
@@ -128,6 +136,7 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=64)
     parser.add_argument("--response-tokens", type=int, default=256)
     parser.add_argument("--block-size", type=int, default=256)
+    parser.add_argument("--codec", default=DEFAULT_CODEC)
     parser.add_argument("--profile", action="store_true", help="print where the driver's main thread spends its time")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {0})  # one core for all threads
@@ -141,6 +150,7 @@ def main() -> None:
             top_k=arguments.top_k,
             response_tokens=arguments.response_tokens,
             block_size=arguments.block_size,
+            codec=arguments.codec,
             root=root,
         )
         profile.disable()

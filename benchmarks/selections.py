@@ -32,17 +32,22 @@ SELECTIONS = [
 ]
 
 
-def measure(teacher: VLLMTeacher, selection: Selection, work_dir: Path) -> dict[str, Any]:
-    """Label the demo's chats with one selection."""
+CHATS = ROOT / "examples/prompts/chats.jsonl"
+
+
+def measure(
+    teacher: VLLMTeacher, selection: Selection, work_dir: Path, *, source: Path = CHATS, max_tokens: int = 32
+) -> dict[str, Any]:
+    """Label some prompts, the demo's chats, with one selection."""
     teacher.select(selection)
     spec = labelgen.RunSpec(
         task="generate",
-        sources=(str(ROOT / "examples/prompts/chats.jsonl"),),
+        sources=(str(source),),
         output_dir=work_dir / str(selection).replace(", ", "-"),
         teacher=teacher.facts.name,
         selection=selection,
         codec="open",
-        max_tokens=32,
+        max_tokens=max_tokens,
     )
     summary = labelgen.run(spec, teacher=teacher)
     counts = np.concatenate([np.diff(record.candidate_offsets) for record in labelstore.open_dataset(spec.output_dir)])

@@ -16,7 +16,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,26 @@ class Workload:
         return lambda: self.run_bare(task, **changes[name])
 
 
+def make_specs(
+    teacher: str,
+    selection: labelstore.Selection,
+    *,
+    prompts: str,
+    texts: Sequence[str],
+    max_tokens: int,
+    work_dir: Path,
+) -> dict[str, labelgen.RunSpec]:
+    """Return the two jobs, by task."""
+    common: dict[str, Any] = {"teacher": teacher, "selection": selection}
+    generated, scored = work_dir / "generated", work_dir / "scored"
+    return {
+        "generate": labelgen.RunSpec(
+            task="generate", sources=(prompts,), output_dir=generated, max_tokens=max_tokens, **common
+        ),
+        "score": labelgen.RunSpec(task="score", sources=tuple(texts), output_dir=scored, **common),
+    }
+
+
 def measure(workload: Workload, num_rounds: int) -> dict[str, dict[str, list[float]]]:
     """Return tokens/s of each variant in each round, the variants interleaved."""
     rates: dict[str, dict[str, list[float]]] = {"generate": {}, "score": {}}
@@ -147,19 +167,14 @@ def main() -> None:
     model = arguments.teacher or str(fetch_teacher("smollm2"))
     selection = labelstore.Selection(top_k=arguments.top_k)
     with tempfile.TemporaryDirectory(prefix="labelgen-throughput-") as folder:
-        common: dict[str, Any] = {"teacher": arguments.teacher or "smollm2", "selection": selection}
-        specs = {
-            "generate": labelgen.RunSpec(
-                task="generate",
-                sources=(arguments.prompts,),
-                output_dir=Path(folder) / "generated",
-                max_tokens=arguments.max_tokens,
-                **common,
-            ),
-            "score": labelgen.RunSpec(
-                task="score", sources=tuple(arguments.texts), output_dir=Path(folder) / "scored", **common
-            ),
-        }
+        specs = make_specs(
+            arguments.teacher or "smollm2",
+            selection,
+            prompts=arguments.prompts,
+            texts=arguments.texts,
+            max_tokens=arguments.max_tokens,
+            work_dir=Path(folder),
+        )
         with VLLMTeacher(
             model,
             selection=selection,

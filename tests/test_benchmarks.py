@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -20,10 +21,52 @@ def test_capture_cost_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
     monkeypatch.setattr(capture_cost, "NUM_POSITIONS", 8)
     monkeypatch.setattr(capture_cost, "NUM_ROUNDS", 1)
+    monkeypatch.setattr(capture_cost, "NUM_CALLS", 1)
     monkeypatch.setattr(capture_cost, "TOP_KS", (4,))
     monkeypatch.setattr("sys.argv", ["capture_cost.py"])
     capture_cost.main()
     assert '"top_k": 4' in capsys.readouterr().out
+
+
+@pytest.mark.engine
+def test_engine_busy_runs_and_a_simulated_engine_never_waits(tmp_path: Path) -> None:
+    import engine_busy
+
+    figures = {
+        in_waves: engine_busy.measure_simulated(
+            num_prompts=120,
+            num_slots=8,
+            step_seconds=0.01,
+            top_k=16,
+            work_dir=tmp_path / str(in_waves),
+            in_waves=in_waves,
+        )
+        for in_waves in (False, True)
+    }
+    assert figures[False]["labels"] == figures[True]["labels"] > 1000
+    # The clock goes on by processor time and simulated steps: a busy machine changes nothing.
+    assert figures[False]["busy_share"] >= 0.97 and figures[False]["filled_share_while_unfed"] >= 0.97
+    assert figures[True]["filled_share_while_unfed"] < 0.7, "the measure does not see an engine that waits"
+
+
+@pytest.mark.engine
+def test_feeding_order_runs() -> None:
+    import feeding_order
+
+    steps = [
+        feeding_order.measure(num_prompts=24, num_slots=4, block_size=12, long_first=long_first)
+        for long_first in (False, True)
+    ]
+    assert steps[1] <= steps[0]
+
+
+@pytest.mark.engine
+def test_driver_profile_runs() -> None:
+    import driver_profile
+
+    figures = driver_profile.measure(num_prompts=10, num_slots=4, top_k=4)
+    assert figures["labels"] > 40
+    assert all(seconds > 0 for seconds in figures["seconds"].values()), "a stage is not where it was"
 
 
 def test_open_encodings_runs(
@@ -46,3 +89,23 @@ def test_row_groups_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr("sys.argv", ["row_groups.py", str(make_dataset(tmp_path))])
     row_groups.main()
     assert "| open | 2^16 |" in capsys.readouterr().out
+
+
+def test_the_storage_benchmark_runs(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from labelgen.storage_benchmark.__main__ import main
+
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        words = rng.integers(0, 300, 600)
+        (texts / f"{number}.txt").write_text(" ".join(f"word{word}" for word in words))
+    arguments = ["--teacher", "fake", "--smoke", "--texts", f"words={texts}", "--also", "fake:words:bfloat16"]
+    folders = ["-o", str(tmp_path / "result"), "--cache", str(tmp_path / "cache")]
+    result = CliRunner().invoke(main, [*arguments, *folders], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    (tables,) = (tmp_path / "result").glob("storage-*.md")
+    assert "| fake | words | k=64 |" in tables.read_text()
+    assert len(list((tmp_path / "result").glob("storage-*.png"))) == 4

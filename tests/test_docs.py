@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from labelgen.cli.reference import cli_reference
+from labelstore.codecs import DEFAULT_CODEC
 from make_records import make_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,9 +21,10 @@ PAGES = [
 ]
 
 
+@pytest.mark.parametrize("codec", [DEFAULT_CODEC, "open"])
 @pytest.mark.parametrize("page", ["README.md", "docs/what-a-label-means.md", "docs/convert.md"])
-def test_the_python_in_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_dataset(tmp_path / "demo-labels")
+def test_the_python_in_a_page_runs(page: str, codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_dataset(tmp_path / "demo-labels", codec=codec)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     assert blocks

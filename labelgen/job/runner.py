@@ -159,6 +159,8 @@ class Job:
             notes.append(f"{ingest.num_duplicates:,} rows are in the snapshot already and are not labelled twice")
         if ingest.num_rejected:
             notes.append(f"{ingest.num_rejected:,} rows are rejected; the reasons are in {REJECTED_NAME}")
+        if missing:
+            notes.extend(self._facts.notes)
         recorded = self.recorded
         for entry in writer.entries.values():
             changed = [

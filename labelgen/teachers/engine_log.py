@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["capture_output", "tail_of"]
+__all__ = ["capture_output", "cause_in", "tail_of"]
 
 _TAIL_LINES = 15
 
@@ -46,6 +47,16 @@ def tail_of(log_path: Path) -> str:
     except OSError:
         return "(no log)"
     return "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
+
+
+def cause_in(log_path: Path, *, start: int = 0) -> str | None:
+    """Return the last error that a log names behind its byte `start`, without the log's own prefix; None where none."""
+    try:
+        text = log_path.read_bytes()[start:].decode(errors="replace")
+    except OSError:
+        return None
+    found = re.findall(r"(?:^|\s)(\w*(?:Error|Exception): \S.*)$", text, flags=re.MULTILINE)
+    return found[-1] if found else None
 
 
 def _send_logger_to(log_path: Path) -> None:

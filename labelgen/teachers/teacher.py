@@ -75,6 +75,7 @@ class TeacherFacts:
     sampling_defaults: Mapping[str, float]  # what the model's generation_config asks for
     fingerprint_fields: Mapping[str, Any]  # what of it changes labels
     recorded: Mapping[str, Any]  # versions, device, parallel sizes: kept with each block
+    notes: tuple[str, ...] = ()  # for whoever starts a job: bounds that were set
 
 
 class Teacher(Protocol):

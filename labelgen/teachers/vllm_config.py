@@ -11,12 +11,14 @@ import numpy as np
 
 from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.teachers.engine_settings import EngineSettings
+from labelgen.teachers.free_memory import free_memory_bytes
 from labelgen.teachers.model_files import hash_config, hash_weights, read_generation_config
 from labelgen.teachers.teacher import TeacherFacts
 from labelstore.selection import Selection
 
 __all__ = [
     "check_vllm_installed",
+    "describe_bounds",
     "gather_facts",
     "needs_worker",
     "prompt_logprobs_budget",
@@ -31,6 +33,7 @@ _ROWS_MORE_FOR_DRAWS = 2  # probabilities, and what multinomial makes of them
 WORKER_EXTENSION = "labelgen.teachers.vllm_worker.SelectionWorker"
 _MIN_BATCHED_TOKENS = 256
 _MAX_BATCHED_TOKENS = 8192
+_CPU_MEMORY_PARTS = 8  # one for rows of the vocabulary; weights, KV cache and all else on the machine have the others
 _FEW_CORES = 4
 
 
@@ -99,7 +102,14 @@ def resolve_engine(
 
 
 def gather_facts(
-    name: str, model_dir: Path, settings: EngineSettings, *, config: Any, tokenizer: HFTokenizer, capture: str
+    name: str,
+    model_dir: Path,
+    settings: EngineSettings,
+    *,
+    config: Any,
+    tokenizer: HFTokenizer,
+    capture: str,
+    bounds: tuple[str, ...] = (),
 ) -> TeacherFacts:
     """Return what is known of a teacher from its files and its resolved configuration."""
     model, parallel = config.model_config, config.parallel_config
@@ -136,6 +146,7 @@ def gather_facts(
             "speculative_decoding": config.speculative_config is not None,
             "capture": capture,
         },
+        notes=bounds,
     )
 
 
@@ -152,11 +163,32 @@ def needs_worker(selection: Selection) -> bool:
     return selection.draws is not None or selection.entropy
 
 
+def describe_bounds(config: Any, *, selection: Selection, for_scoring: bool) -> tuple[str, ...]:
+    """Return what is to be known at start of the memory that prompt log-probabilities take; nothing to say: empty."""
+    if not for_scoring:
+        return ()
+    rows = f"rows of {config.model_config.get_vocab_size():,} log-probabilities"
+    if config.use_v2_model_runner:
+        return (f"scoring on the V2 runner, which takes {rows} for 1,024 tokens at a time; no bound is needed",)
+    num_tokens = config.scheduler_config.max_num_batched_tokens
+    num_bytes = num_tokens * _bytes_per_scored_token(
+        vocab_size=config.model_config.get_vocab_size(), in_worker=needs_worker(selection)
+    )
+    device = config.device_config.device_type
+    return (
+        f"a step scores at most {num_tokens:,} tokens: their {rows} take {num_bytes / 2**30:.1f} GiB on the {device} "
+        f"(V1 runner); longer texts take several steps",
+    )
+
+
 def prompt_logprobs_budget(*, vocab_size: int, memory_bytes: int, in_worker: bool = False) -> int:
     """Return how many tokens a step may score when `memory_bytes` are free for rows of the vocabulary."""
-    rows = _ROWS_PER_SCORED_TOKEN + (_ROWS_MORE_FOR_DRAWS if in_worker else 0)
-    tokens = memory_bytes // (rows * 4 * vocab_size)
+    tokens = memory_bytes // _bytes_per_scored_token(vocab_size=vocab_size, in_worker=in_worker)
     return int(np.clip(tokens, _MIN_BATCHED_TOKENS, _MAX_BATCHED_TOKENS))
+
+
+def _bytes_per_scored_token(*, vocab_size: int, in_worker: bool) -> int:
+    return (_ROWS_PER_SCORED_TOKEN + (_ROWS_MORE_FOR_DRAWS if in_worker else 0)) * 4 * vocab_size
 
 
 def _batch_bounds(
@@ -194,9 +226,7 @@ def _free_memory_bytes(settings: EngineSettings) -> int:
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        available_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-        return available_kib * 1024 // 8
+        return free_memory_bytes() // _CPU_MEMORY_PARTS
     total: int = current_platform.get_device_total_memory()
     # Half of what is left beside the engine's share: the other half is the driver's, NCCL's and fragmentation.
     return int(total * max(1 - settings.gpu_memory_utilization, 0.02) / 2)

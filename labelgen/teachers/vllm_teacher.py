@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,13 +13,21 @@ from numpy.typing import NDArray
 
 from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.teachers.engine_guard import EngineGuard
-from labelgen.teachers.engine_log import capture_output, tail_of
+from labelgen.teachers.engine_log import capture_output, cause_in, tail_of
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.model_files import find_model_dir
 from labelgen.teachers.selecting import check_selection, head_width
 from labelgen.teachers.selection_check import SELF_TEST_TEXT, find_selection_problems
 from labelgen.teachers.teacher import Answer, EngineError, GenerateRequest, Refusal, Request, ScoreRequest, TeacherFacts
-from labelgen.teachers.vllm_config import check_vllm_installed, gather_facts, needs_worker, refusals, resolve_engine
+from labelgen.teachers.vllm_config import (
+    check_vllm_installed,
+    describe_bounds,
+    gather_facts,
+    needs_worker,
+    refusals,
+    resolve_engine,
+)
+from labelgen.teachers.vllm_end import close_sockets, describe_death, has_died, wake_at_death
 from labelgen.teachers.vllm_logprobs import ARRAYS_KEY, capture_arrays, captured_width, labels_of, positions_of
 from labelstore.selection import Selection
 
@@ -53,6 +62,7 @@ class VLLMTeacher:
         self._selection = selection
         self._width = captured_width(selection)
         self._log_path = log_path
+        self._log_start = 0  # what stands before is of other runs
         self._engine: Any = None
         self._guard: EngineGuard | None = None
         self._num_names = 0
@@ -69,7 +79,13 @@ class VLLMTeacher:
             self._uses_arrays = use_arrays and capture_arrays()
             capture = "arrays" if self._uses_arrays else "flat_logprobs"
             self._facts = gather_facts(
-                teacher, model_dir, settings, config=self._config, tokenizer=self._tokenizer, capture=capture
+                teacher,
+                model_dir,
+                settings,
+                config=self._config,
+                tokenizer=self._tokenizer,
+                capture=capture,
+                bounds=describe_bounds(self._config, selection=selection, for_scoring=for_scoring),
             )
         check_selection(selection, vocab_size=self._facts.vocab_size)
         if self._width > self._facts.vocab_size:
@@ -98,13 +114,15 @@ class VLLMTeacher:
             return
         from vllm.v1.engine.llm_engine import LLMEngine
 
+        self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
         self._guard = EngineGuard()
         try:
             with capture_output(self._log_path), self._guard.marking():
                 self._engine = LLMEngine.from_engine_args(self._engine_args)
         except Exception as error:  # vLLM raises plain exceptions of many kinds; all mean that there is no engine
             self.close()
-            raise self._engine_error("the engine did not start", error) from error
+            raise self._engine_error(f"the engine did not start: {_first_line(error)}") from error
+        wake_at_death(self._engine)
         try:
             self.select(self._selection)
         except BaseException:
@@ -119,7 +137,9 @@ class VLLMTeacher:
         """
         if needs_worker(selection):
             arguments = (head_width(selection), selection.draws or 0, selection.entropy)
-            if not all(self._engine.collective_rpc("labelgen_capture", args=arguments)):
+            with self._naming_death():
+                is_possible = all(self._engine.collective_rpc("labelgen_capture", args=arguments))
+            if not is_possible:
                 raise EngineError(f"this vLLM gives no way to capture {selection}; use --top-k or --keep-mass")
         self._selection, self._width = selection, captured_width(selection)
         self._test_selection()
@@ -162,6 +182,7 @@ class VLLMTeacher:
                     engine.engine_core.shutdown()
             except OSError:  # the log's folder is gone: the engine must end all the same
                 engine.engine_core.shutdown()
+            close_sockets(engine)
         if self._guard is not None:
             self._guard.close()
             self._guard = None
@@ -173,18 +194,32 @@ class VLLMTeacher:
         self.close()
 
     def _step(self) -> list[Any]:
+        with self._naming_death():
+            outputs: list[Any] = self._engine.step()
+        return outputs
+
+    @contextlib.contextmanager
+    def _naming_death(self) -> Iterator[None]:
+        """Turn whatever a dead engine raises (its own error, a closed socket's) into one that says what to do."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            outputs: list[Any] = self._engine.step()
-        except EngineDeadError as error:
-            raise self._engine_error("the engine died", error) from error
-        return outputs
+            yield
+        except Exception as error:
+            if not isinstance(error, EngineDeadError) and not has_died(self._engine):
+                raise
+            how = describe_death(self._engine)
+            if "SIGKILL" in how:  # from outside: its log knows nothing of it
+                cause = f"{how}, as the kernel does when memory runs out"
+            else:
+                cause = cause_in(self._log_path, start=self._log_start) or how or _first_line(error)
+            raise EngineError(
+                f"the engine died: {cause.rstrip('.')}. What is complete is kept; run the same command again to go on. "
+                f"Its log is {self._log_path}"
+            ) from error
 
-    def _engine_error(self, what: str, error: Exception) -> EngineError:
-        return EngineError(
-            f"{what}: {_first_line(error)}. Its log is {self._log_path}; it ends with\n{tail_of(self._log_path)}"
-        )
+    def _engine_error(self, what: str) -> EngineError:
+        return EngineError(f"{what}. Its log is {self._log_path}; it ends with\n{tail_of(self._log_path)}")
 
     def _test_selection(self) -> None:
         """See that a few positions' labels are what the whole distribution says.
@@ -200,7 +235,8 @@ class VLLMTeacher:
         for width in (self._facts.vocab_size, self._width):  # one after the other: a step has one width
             prompt = TokensPrompt(prompt_token_ids=input_ids.tolist())
             name = self._new_name()
-            self._engine.add_request(name, prompt, self._score_parameters(width))
+            with self._naming_death():
+                self._engine.add_request(name, prompt, self._score_parameters(width))
             outputs: list[Any] = []
             while not outputs:
                 outputs = [output for output in self._step() if output.finished and output.request_id == name]
@@ -231,7 +267,8 @@ class VLLMTeacher:
         if problem is None:
             try:
                 prompt = TokensPrompt(prompt_token_ids=token_ids.tolist())
-                self._engine.add_request(name, prompt, parameters)
+                with self._naming_death():
+                    self._engine.add_request(name, prompt, parameters)
             except refusals() as error:
                 problem = f"vLLM refuses it: {_first_line(error)}"
         return None if problem is None else Refusal(request_id=request.request_id, reason=problem)

@@ -63,7 +63,8 @@ record = dataset[0]
 record.input_ids, record.token_ids, record.logprobs
 ```
 
-The shards are plain Parquet: `datasets.load_dataset`, DuckDB, pandas and polars open them as they are.
+The shards are Parquet: `datasets.load_dataset`, DuckDB, pandas and polars open them. Texts and ids are plain columns,
+as are the soft labels of the codec `open`; those of the other codecs are packed, and are read as above.
 """
 
 
@@ -77,13 +78,17 @@ class DatasetWriter:
             NotADatasetError: the folder holds something else.
             FingerprintError: it holds labels of another teacher or other settings; the message names them.
             DamagedDatasetError: its header or an entry is damaged.
+            ImportError: the codec needs a library to write that is not installed.
         """
+        codec.check_can_write()
         self.store = LocalStore(root)
         self._codec = codec
         check_folder(root, is_conversion=is_conversion)
         self._header = self._open_header(header)
         self.entries: dict[str, Entry] = read_entries(self.store)
-        self.models = ModelSource(codec, vocab_size=self._header.vocab_size)
+        self.models = ModelSource(
+            codec, vocab_size=self._header.vocab_size, is_constant_size=self._header.selection.is_constant_size
+        )
 
     @property
     def header(self) -> Header:

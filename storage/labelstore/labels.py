@@ -10,6 +10,17 @@ from numpy.typing import NDArray
 
 __all__ = ["Labels", "tail_mass_of", "top_k_labels"]
 
+_DTYPES = {
+    "token_ids": np.dtype(np.int32),
+    "logprobs": np.dtype(np.float32),
+    "candidate_offsets": np.dtype(np.int64),
+    "target_logprobs": np.dtype(np.float32),
+    "target_ranks": np.dtype(np.int32),
+    "tail_mass": np.dtype(np.float32),
+    "draw_counts": np.dtype(np.int32),
+    "entropy": np.dtype(np.float32),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: arrays have no truth value
 class Labels:
@@ -34,12 +45,13 @@ class Labels:
 
     def __post_init__(self) -> None:
         self._check_shapes()
-        counts = np.diff(self.candidate_offsets)
+        counts = self.candidate_offsets[1:] - self.candidate_offsets[:-1]  # np.diff takes three times as long
         num_labels = len(counts)
         if num_labels and (counts == counts[0]).all():
             for name in ("token_ids", "logprobs"):
                 object.__setattr__(self, name, getattr(self, name).reshape(num_labels, counts[0]))
-        self._check_values()
+        if not self._is_sound():
+            self._name_bad_value()
 
     def __len__(self) -> int:
         return len(self.target_logprobs)
@@ -54,22 +66,12 @@ class Labels:
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.candidate_offsets))
 
     def _check_shapes(self) -> None:
-        dtypes = {
-            "token_ids": np.int32,
-            "logprobs": np.float32,
-            "candidate_offsets": np.int64,
-            "target_logprobs": np.float32,
-            "target_ranks": np.int32,
-            "tail_mass": np.float32,
-            "draw_counts": np.int32,
-            "entropy": np.float32,
-        }
-        for name, dtype in dtypes.items():
+        for name, dtype in _DTYPES.items():
             array = getattr(self, name)
             if array is not None and array.dtype != dtype:
-                raise ValueError(f"{name} must be {np.dtype(dtype)}, got {array.dtype}")
+                raise ValueError(f"{name} must be {dtype}, got {array.dtype}")
         offsets = self.candidate_offsets
-        if offsets.ndim != 1 or len(offsets) == 0 or offsets[0] != 0 or (np.diff(offsets) < 0).any():
+        if offsets.ndim != 1 or len(offsets) == 0 or offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any():
             raise ValueError(f"candidate_offsets must be [N + 1], start at 0 and never fall, got {offsets!r}")
         num_labels, num_candidates = len(offsets) - 1, int(offsets[-1])
         for name in ("target_logprobs", "target_ranks", "tail_mass", "entropy"):
@@ -83,7 +85,31 @@ class Labels:
                     f"{name} must hold {num_candidates} candidates as candidate_offsets say, got {array.shape}"
                 )
 
-    def _check_values(self) -> None:
+    def _is_sound(self) -> bool:
+        """Return whether all values are as they must be, by the fewest passes over them; NaN is never sound.
+
+        False for labels of differing K and for empty ones too: `_name_bad_value` looks at each value there.
+        """
+        logprobs, ids = self.logprobs, self.token_ids
+        if logprobs.ndim != 2 or logprobs.size == 0 or self.draw_counts is not None or self.entropy is not None:
+            return False
+        targets, tail = self.target_logprobs, self.tail_mass
+        flat, width = logprobs.reshape(-1), logprobs.shape[1]
+        is_falling = flat[1:] <= flat[:-1]
+        is_falling[width - 1 :: width] = True  # from one label to the next
+        return bool(
+            is_falling.all()  # so the first of a label is its highest, the last its lowest
+            and logprobs[:, 0].max() <= 0
+            and logprobs[:, -1].min() > -np.inf
+            and ids.min() >= 0
+            and targets.max() <= 0
+            and targets.min() > -np.inf
+            and self.target_ranks.min() >= 1
+            and tail.min() >= 0
+            and tail.max() <= 1
+        )
+
+    def _name_bad_value(self) -> None:
         logprobs = self.logprobs.reshape(-1)
         label_of = self.candidate_positions  # called only where there is something to name
         # Each test is written so that NaN counts as bad.
@@ -123,28 +149,36 @@ def top_k_labels(
         ValueError: a value is not what a label may hold.
     """
     num_labels, top_k = token_ids.shape
-    offsets = np.arange(num_labels + 1, dtype=np.int64) * top_k
     return Labels(
         token_ids=token_ids,
         logprobs=logprobs,
-        candidate_offsets=offsets,
+        candidate_offsets=np.arange(num_labels + 1, dtype=np.int64) * top_k,
         target_logprobs=target_logprobs,
         target_ranks=target_ranks,
-        tail_mass=tail_mass_of(logprobs, offsets),
+        tail_mass=_rest_of(_mass_by_row(logprobs)),
     )
 
 
 def tail_mass_of(logprobs: NDArray[np.float32], candidate_offsets: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return 1 - the candidates' mass for each label [N]; summed in float64, clipped to [0, 1]."""
-    kept = _mass_by_label(logprobs.reshape(-1), candidate_offsets)
-    return np.clip(1.0 - kept, 0.0, 1.0).astype(np.float32)
+    return _rest_of(_mass_by_label(logprobs.reshape(-1), candidate_offsets))
+
+
+def _rest_of(kept_mass: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.maximum(1.0 - kept_mass, 0.0).astype(np.float32)  # at most 1, as masses are not negative
+
+
+def _mass_by_row(logprobs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the summed probability [N] of candidates [N, K]."""
+    # Half the time of sum(axis=1) where rows are short.
+    masses: NDArray[np.float64] = np.einsum("nk->n", np.exp(logprobs.astype(np.float64)))
+    return masses
 
 
 def _mass_by_label(logprobs: NDArray[np.float32], candidate_offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-    counts = np.diff(candidate_offsets)
-    if len(counts) and (counts == counts[0]).all():  # the common case; summed pairwise, label by label
-        masses: NDArray[np.float64] = np.exp(logprobs.astype(np.float64)).reshape(len(counts), counts[0]).sum(axis=1)
-        return masses
+    counts = candidate_offsets[1:] - candidate_offsets[:-1]
+    if len(counts) and (counts == counts[0]).all():  # the common case
+        return _mass_by_row(logprobs.reshape(len(counts), counts[0]))
     masses = np.zeros(len(counts))
     is_filled = counts > 0  # reduceat gives nonsense for empty runs
     if is_filled.any():

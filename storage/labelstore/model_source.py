@@ -17,9 +17,10 @@ _GROWTH = 4  # train again when a block has so many times the labels of the last
 class ModelSource:
     """Keeps the model of a run. Each shard holds its own copy, so that a change of model changes no older shard."""
 
-    def __init__(self, codec: Codec, *, vocab_size: int) -> None:
+    def __init__(self, codec: Codec, *, vocab_size: int, is_constant_size: bool) -> None:
         self._codec = codec
         self._vocab_size = vocab_size
+        self._is_constant_size = is_constant_size
         self._model: bytes | None = None
         self._num_labels = 0
 
@@ -45,4 +46,9 @@ class ModelSource:
         Raises:
             ImportError: as `model_for`.
         """
-        return self._codec.train(records, vocab_size=self._vocab_size, num_labels_expected=num_labels_expected)
+        return self._codec.train(
+            records,
+            vocab_size=self._vocab_size,
+            num_labels_expected=num_labels_expected,
+            is_constant_size=self._is_constant_size,
+        )

@@ -45,6 +45,11 @@ class Selection:
         if self.min_k > self.max_k:
             raise ValueError(f"--min-k {self.min_k} is above --max-k {self.max_k}")
 
+    @property
+    def is_constant_size(self) -> bool:
+        """Does it keep the same number of candidates of each label?"""
+        return self.keep_mass is None and self.draws is None
+
     def to_json(self) -> dict[str, object]:
         """Return the fields that are set, as plain JSON values."""
         return {name: value for name, value in asdict(self).items() if value not in (None, False)}

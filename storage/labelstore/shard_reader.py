@@ -27,10 +27,11 @@ __all__ = ["RowGroup", "ShardReader"]
 class RowGroup:
     """The decoded records of one row group."""
 
-    def __init__(self, table: pa.Table, labels: DecodedLabels, *, origin: str, first_record: int) -> None:
+    def __init__(self, table: pa.Table, labels: DecodedLabels, *, origin: str, index: int, first_record: int) -> None:
         self._hard = HardColumns(table)
         self._labels = labels
         self._origin = origin
+        self._index = index
         self._first_record = first_record
         self._num_records = len(table)
 
@@ -47,7 +48,8 @@ class RowGroup:
             fields: dict[str, Any] = self._hard.record_fields(row)
             return LabelRecord(labels=self._labels.row(row), **fields)
         except ValueError as error:
-            raise DamagedDatasetError(f"{self._origin}: record {self._first_record + row}: {error}") from error
+            place = f"row group {self._index}: record {self._first_record + row}"
+            raise DamagedDatasetError(f"{self._origin}: {place}: {error}") from error
 
     def tolerance(self, record: LabelRecord) -> NDArray[np.float64] | None:
         """Return by how much the square root of a probability may be off in each label [N]; None: by nothing."""
@@ -103,7 +105,7 @@ class ShardReader:
             table = parquet.read_row_group(index, use_threads=False)
             labels = self._decoder.decode(table)
             first_record = self._first_records[index]
-            return RowGroup(table, labels, origin=self._origin, first_record=first_record)
+            return RowGroup(table, labels, origin=self._origin, index=index, first_record=first_record)
         except (pa.ArrowException, ValueError, OSError) as error:
             raise self._damage(f"row group {index} does not decode: {error}") from error
 

@@ -6,6 +6,10 @@ Each teacher's engine is started once; all tests of this file share what it made
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +19,14 @@ import pytest
 from check_teacher import check_teacher
 from parity import FLOAT32_LIMITS, ParityFigures, compare_with_reference, format_figures
 from parity_workload import label_workload
+from test_engine_life import descendants
 
+import labelgen
 import labelstore
+from labelgen.job.progress import NullWatcher, RunProgress
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.sampling import SamplingChoice
-from labelgen.teachers.teacher import Answer, GenerateRequest
+from labelgen.teachers.teacher import Answer, EngineError, GenerateRequest
 from labelgen.teachers.transformers_teacher import TransformersTeacher
 from labelgen.teachers.vllm_teacher import VLLMTeacher
 from labelstore.labels import Labels
@@ -270,3 +277,76 @@ def test_candidates_of_two_records_swapped_fail(proof: Proof) -> None:
     assert proof.compare([with_labels_of(one, one), with_labels_of(other, other)]).failures(FLOAT32_LIMITS) == []
     swapped = [with_labels_of(one, other), with_labels_of(other, one)]
     assert len(proof.compare(swapped).failures(FLOAT32_LIMITS)) >= 5
+
+
+# Benchmarks that need an engine run here, with tiny inputs, so that they cannot rot.
+
+
+def write_prompts(path: Path, count: int) -> Path:
+    path.write_text("".join(json.dumps({"id": f"p{i}", "prompt": f"The number {i} is"}) + "\n" for i in range(count)))
+    return path
+
+
+def test_the_throughput_benchmark_runs(proof: Proof, tmp_path: Path) -> None:
+    import throughput
+
+    text = tmp_path / "text.txt"
+    text.write_text("A short text to score, twice as long as it would need to be.\n")
+    specs = throughput.make_specs(
+        proof.teacher.facts.name,
+        proof.teacher.selection,
+        prompts=str(write_prompts(tmp_path / "prompts.jsonl", 2)),
+        texts=[str(text)],
+        max_tokens=2,
+        work_dir=tmp_path,
+    )
+    rows = throughput.summarize(throughput.measure(throughput.Workload(proof.teacher, specs), 1))
+    assert len(rows) == len(throughput.GENERATE_VARIANTS) + len(throughput.SCORE_VARIANTS)
+    assert "| generate | labelgen, on disk |" in throughput.format_rows(rows)
+
+
+def test_the_selections_benchmark_runs(proof: Proof, tmp_path: Path) -> None:
+    import selections
+
+    source = write_prompts(tmp_path / "prompts.jsonl", 2)
+    try:
+        for selection in (Selection(top_k=4), Selection(keep_mass=0.5)):
+            row = selections.measure(proof.teacher, selection, tmp_path / "out", source=source, max_tokens=2)
+            assert row["labels"] == 4 and row["bytes_per_label"] > 0
+    finally:
+        proof.teacher.select(Selection(top_k=TOP_K))
+
+
+# The last test of each teacher: it leaves no engine to the others.
+
+
+def test_a_killed_engine_ends_the_job_at_once_and_says_how_to_go_on(proof: Proof, tmp_path: Path) -> None:
+    # Only what this process started: other engines may run on the machine.
+    (engine,) = [pid for pid, name in descendants(os.getpid()).items() if name.startswith("VLLM::EngineCore")]
+
+    class Killer(NullWatcher):
+        killed_at = 0.0
+
+        def advance(self, progress: RunProgress, /) -> None:
+            if not self.killed_at:
+                self.killed_at = time.monotonic()
+                os.kill(engine, signal.SIGKILL)
+
+    spec = labelgen.RunSpec(
+        task="generate",
+        sources=(str(write_prompts(tmp_path / "prompts.jsonl", 8)),),
+        output_dir=tmp_path / "out",
+        teacher=proof.teacher.facts.name,
+        selection=Selection(top_k=TOP_K),
+        responses=100,  # far more than is answered before the engine is gone
+        max_tokens=8,
+    )
+    watcher = Killer()
+    with pytest.raises(EngineError) as caught:
+        labelgen.run(spec, teacher=proof.teacher, watcher=watcher)
+    assert time.monotonic() - watcher.killed_at < 20
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("the engine died: its process ") and "was killed with SIGKILL" in line
+    assert "What is complete is kept; run the same command again to go on." in line
+    proof.teacher.close()
+    assert not [name for name in descendants(os.getpid()).values() if name.startswith("VLLM::")]

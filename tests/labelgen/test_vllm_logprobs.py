@@ -105,8 +105,27 @@ def test_requests_that_do_not_ask_are_left_to_vllm() -> None:
 def test_what_is_collected_does_not_keep_the_steps_arrays_alive() -> None:
     captured = CapturedLogprobs()
     shared = steps(1)[0]
-    captured.append(shared.token_ids, shared.logprobs, shared.ranks)
+    captured.append((shared.token_ids, shared.logprobs, shared.ranks))
     assert not np.shares_memory(captured.positions().logprobs, shared.logprobs)
+
+
+def test_arrays_that_are_not_contiguous_or_of_other_widths_are_joined_the_same() -> None:
+    captured, wanted = CapturedLogprobs(), as_one(steps(3))
+    for step in steps(3):
+        wide = np.asfortranarray(np.concatenate([step.token_ids, step.token_ids]))[:1]  # a view with gaps
+        captured.append((wide, step.logprobs, step.ranks.astype(np.int64), None))
+    got = captured.positions()
+    for name in Positions.__slots__:
+        np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+        assert getattr(got, name).dtype == getattr(wanted, name).dtype
+
+
+def test_a_step_with_fewer_ranks_than_positions_is_an_engine_error() -> None:
+    captured, (one, two) = CapturedLogprobs(), steps(2)
+    captured.append((one.token_ids, one.logprobs, one.ranks))
+    captured.append((two.token_ids, two.logprobs, two.ranks[:0]))
+    with pytest.raises(EngineError, match="vLLM gave 12 ids, 12 log-probabilities and 1 ranks, wanted 6 entries"):
+        captured.positions()
 
 
 def as_one(given: list[Positions]) -> Positions:

@@ -88,3 +88,42 @@ def test_tail_mass_of_ragged_labels_equals_the_plain_sum() -> None:
 def test_the_first_bad_value_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Labels(**arrays(**change))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("token_ids", -1),
+        ("logprobs", np.nan),
+        ("logprobs", np.inf),
+        ("logprobs", -np.inf),
+        ("logprobs", 0.5),
+        ("target_logprobs", np.nan),
+        ("target_logprobs", -np.inf),
+        ("target_logprobs", 0.5),
+        ("target_ranks", 0),
+        ("tail_mass", np.nan),
+        ("tail_mass", -0.1),
+        ("tail_mass", 1.1),
+    ],
+)
+def test_a_bad_value_is_found_wherever_it_stands(name: str, value: float) -> None:
+    # Sound labels are let through by a few passes over all values, which could miss a place.
+    size = arrays()[name].size
+    for place in range(size):
+        damaged = arrays()[name].copy()
+        damaged[place] = value
+        with pytest.raises(ValueError, match=f"^{name} must be"):
+            Labels(**arrays(**{name: damaged}))
+
+
+def test_a_rising_logprob_is_found_within_a_label_and_not_between_two() -> None:
+    rows = np.array([[-1, -2, -3], [-0.5, -0.5, -9], [-1, -1, -1]], dtype=np.float32)
+    ids = np.arange(9, dtype=np.int32).reshape(3, 3)
+    targets, ranks = np.array([-1, -1, -1], np.float32), np.ones(3, np.int32)
+    assert len(top_k_labels(token_ids=ids, logprobs=rows, target_logprobs=targets, target_ranks=ranks)) == 3
+    for row, column in itertools.product(range(3), range(1, 3)):
+        damaged = rows.copy()
+        damaged[row, column] = damaged[row, column - 1] + 0.1
+        with pytest.raises(ValueError, match=f"logprobs must be in falling order, got .* in label {row}"):
+            top_k_labels(token_ids=ids, logprobs=damaged, target_logprobs=targets, target_ranks=ranks)

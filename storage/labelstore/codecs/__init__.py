@@ -65,7 +65,14 @@ class Codec(Protocol):
 
     @property
     def fields(self) -> Sequence[pa.Field]: ...
-    def train(self, records: Sequence[LabelRecord], /, *, vocab_size: int, num_labels_expected: int) -> bytes: ...
+    def check_can_write(self) -> None:
+        """Raise ImportError where a library that writing needs is not installed."""
+
+    def train(
+        self, records: Sequence[LabelRecord], /, *, vocab_size: int, num_labels_expected: int, is_constant_size: bool
+    ) -> bytes:
+        """Return a model for labels like these; `is_constant_size`: K is the same for all that will come."""
+
     def encoder(self, model: bytes, /) -> Encoder: ...
     def decoder(self, model: bytes, /) -> Decoder: ...
 

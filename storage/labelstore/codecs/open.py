@@ -48,7 +48,13 @@ class OpenCodec:
     )
 
     @staticmethod
-    def train(records: Sequence[LabelRecord], *, vocab_size: int, num_labels_expected: int) -> bytes:
+    def check_can_write() -> None:
+        """It needs nothing else."""
+
+    @staticmethod
+    def train(
+        records: Sequence[LabelRecord], *, vocab_size: int, num_labels_expected: int, is_constant_size: bool
+    ) -> bytes:
         """Return an empty model: this codec knows nothing before it sees a label."""
         return b""
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import numba
 import numpy as np
 
 from labelstore.codecs.packed.fixed_log import FRACTION_BITS, LN2_FIXED, LN_TABLE_BITS, ln_table
 from labelstore.codecs.packed.layout import DIRECT, LIST_CLASSES, RANK_CLASSES
+
+try:
+    import numba
+except ImportError as error:
+    raise ImportError(
+        "the codecs exact, standard and small need numba to write labels (they are read without it): "
+        "run pip install 'labelgen[fast]', or write with --codec open"
+    ) from error
 
 __all__ = [
     "bit_length",

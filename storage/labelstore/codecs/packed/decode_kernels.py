@@ -18,6 +18,7 @@ from labelstore.codecs.packed.compiled import (
     target_code,
     value_place,
 )
+from labelstore.codecs.packed.frame import PADDING
 from labelstore.codecs.packed.layout import (
     CLUSTER_HIGH,
     CLUSTER_LOW,
@@ -83,8 +84,10 @@ def _refill(
     states: NDArray[np.uint64], reads: NDArray[np.uint64], words: NDArray[np.uint32], lane: int, state: np.uint64
 ) -> None:
     if state < _LOW:
-        state = (state << _WORD_BITS) | np.uint64(words[reads[lane]])
-        reads[lane] += _ONE
+        read = reads[lane]
+        word = np.uint64(words[read]) if read < np.uint64(len(words)) else np.uint64(0)
+        reads[lane] = read + _ONE
+        state = (state << _WORD_BITS) | word
     states[lane] = state
 
 
@@ -171,6 +174,7 @@ def decode_steps(
     targets, entropies = coded.targets, coded.entropies
 
     num_labels, num_lanes = len(target_ids), len(lane_starts) - 1
+    num_words = np.uint64(len(words) - PADDING)  # a step reads two words at most before it is checked again
     is_exact = lookup.weight_of_one == 0
     states = np.empty(num_lanes, np.uint64)
     reads = np.empty(num_lanes, np.uint64)
@@ -229,6 +233,8 @@ def decode_steps(
                 symbol = np.uint64(slots[(wide << _TABLE_BITS) | slot])
                 state = advanced(state, slot, entries[(wide << _SYMBOL_BITS) | symbol])
                 read = reads[lane]
+                if read > num_words:
+                    return False
                 filled = (state << _WORD_BITS) | np.uint64(words[read])
                 is_low = state < _LOW
                 state = filled if is_low else state  # no branch: it could not be predicted
@@ -269,6 +275,8 @@ def decode_steps(
                 symbol = np.uint64(slots[(wide << _TABLE_BITS) | slot])
                 state = advanced(state, slot, entries[(wide << _SYMBOL_BITS) | symbol])
                 read = reads[lane]
+                if read > num_words:
+                    return False
                 filled = (state << _WORD_BITS) | np.uint64(words[read])
                 is_low = state < _LOW
                 state = filled if is_low else state  # no branch: it could not be predicted
@@ -310,6 +318,8 @@ def decode_steps(
                 symbol = np.uint64(slots[(value_context << _TABLE_BITS) | slot])
                 state = advanced(state, slot, entries[(value_context << _SYMBOL_BITS) | symbol])
                 read = reads[lane]
+                if read > num_words:
+                    return False
                 filled = (state << _WORD_BITS) | np.uint64(words[read])
                 is_low = state < _LOW
                 state = filled if is_low else state  # no branch: it could not be predicted
@@ -327,6 +337,8 @@ def decode_steps(
                     level = _take_low_bits(states, reads, words, lane, ESCAPE)
                 levels[at] = level
                 if is_exact:
+                    if level > lookup.exact_base + 1:
+                        return False
                     exact_bits[at] = _take_exact(states, reads, words, lane, level, unit, lookup.exact_base)
                 elif level >= len(log_of_level):
                     return False
@@ -463,8 +475,6 @@ def _take_exact(
     if level == 0:
         return _take_bits(states, reads, words, lane, 32)
     high = exact_base + 1 - level
-    if high < 0:
-        return 0xFFFFFFFF  # the bits of no number: refused later
     zeros = min(max(unit - (high >> 3), 0), EXACT_REST_BITS)
     rest = np.int64(0)
     if zeros < EXACT_REST_BITS:

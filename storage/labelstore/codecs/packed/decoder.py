@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.codecs.packed import numpy_decoder
 from labelstore.codecs.packed.coded import Coded, empty_coded, lookup_of
-from labelstore.codecs.packed.frame import read_frame
-from labelstore.codecs.packed.layout import ENTROPY_STEPS, MAX_SIZE, TARGET_STEPS
+from labelstore.codecs.packed.frame import Frame, read_frame
+from labelstore.codecs.packed.layout import ENTROPY_STEPS, TAIL_STEPS, TARGET_STEPS
 from labelstore.codecs.packed.model import Model
+from labelstore.codecs.packed.numpy_decoder import NumpyDecoder
 from labelstore.labels import Labels
 
-__all__ = ["LabelDecoder"]
+__all__ = ["LabelDecoder", "has_numba"]
+
+
+# The numpy decoder works on so many records together: the arrays of a batch take 30 bytes a candidate.
+MAX_BATCH_RECORDS = 1024
+MAX_BATCH_CANDIDATES = 1 << 22
+
+
+@lru_cache(maxsize=1)
+def has_numba() -> bool:
+    """Can the compiled decoder be used here?"""
+    return importlib.util.find_spec("numba") is not None
 
 
 class LabelDecoder:
     """Decodes records that were encoded with one model."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, is_compiled: bool) -> None:
+        """Open a model; `is_compiled` needs numba, and without it records are best decoded many at a time."""
+        self.is_compiled = is_compiled
         self._model = model
         self._lookup = lookup_of(model)
+        self._numpy_decoder = None if is_compiled else NumpyDecoder(self._lookup)
 
     def decode(self, data: memoryview, target_ids: NDArray[np.int32]) -> Labels:
         """Return the labels of one record about these tokens, each label's candidates most likely first.
@@ -27,41 +47,93 @@ class LabelDecoder:
         Raises:
             ValueError: the bytes are damaged.
         """
-        if len(target_ids) == 0 and len(data) == 0:
-            return self._labels(empty_coded(self._model, num_labels=0, num_candidates=0))
-        return self._labels(self.coded(data, target_ids))
+        (labels,) = self.decode_each([data], [target_ids])
+        if isinstance(labels, ValueError):
+            raise labels
+        return labels
 
-    def coded(self, data: memoryview, target_ids: NDArray[np.int32]) -> Coded:
-        """Return a record's labels as the coder gives them: each label's candidates by place in its cluster's order.
+    def decode_each(
+        self, data: Sequence[memoryview], target_ids: Sequence[NDArray[np.int32]]
+    ) -> Iterator[Labels | ValueError]:
+        """Yield the labels of each record, or what is wrong with its bytes."""
+        for coded in self.coded_each(data, target_ids):
+            try:
+                yield coded if isinstance(coded, ValueError) else self._labels(coded)
+            except ValueError as error:
+                yield error
 
-        Raises:
-            ValueError: the bytes are damaged.
-        """
+    def coded_each(
+        self, data: Sequence[memoryview], target_ids: Sequence[NDArray[np.int32]]
+    ) -> Iterator[Coded | ValueError]:
+        """Yield each record's labels as the coder gives them: candidates by place in their cluster's order."""
+        frames: list[Frame | ValueError] = []
+        first, num_candidates = 0, 0
+        for i, (record, ids) in enumerate(zip(data, target_ids, strict=True)):
+            try:
+                frame: Frame | ValueError = self._frame(record, num_labels=len(ids))
+            except ValueError as error:
+                frame = error
+            more = 0 if isinstance(frame, ValueError) else frame.num_candidates
+            limit = 1 if self.is_compiled else MAX_BATCH_RECORDS
+            if frames and (len(frames) >= limit or num_candidates + more > MAX_BATCH_CANDIDATES):
+                yield from self._decode_frames(frames, target_ids[first:i])
+                frames, first, num_candidates = [], i, 0
+            frames.append(frame)
+            num_candidates += more
+        yield from self._decode_frames(frames, target_ids[first:])
+
+    def _frame(self, data: memoryview, *, num_labels: int) -> Frame:
+        model = self._model
+        return read_frame(data, num_labels=num_labels, size=model.size, has_unit=model.inverse_step == 0)
+
+    def _decode_frames(
+        self, frames: Sequence[Frame | ValueError], target_ids: Sequence[NDArray[np.int32]]
+    ) -> Iterator[Coded | ValueError]:
+        sound = [(frame, ids) for frame, ids in zip(frames, target_ids, strict=True) if isinstance(frame, Frame)]
+        decoded = iter(self._decode_sound([frame for frame, _ in sound], [ids for _, ids in sound]))
+        for frame in frames:
+            coded = next(decoded) if isinstance(frame, Frame) else frame
+            yield ValueError("the packed labels do not decode") if coded is None else coded
+
+    def _decode_sound(self, frames: Sequence[Frame], target_ids: Sequence[NDArray[np.int32]]) -> list[Coded | None]:
+        if not frames:
+            return []
+        num_candidates = sum(frame.num_candidates for frame in frames)
+        try:
+            coded = empty_coded(self._model, num_labels=sum(map(len, target_ids)), num_candidates=num_candidates)
+        except MemoryError:
+            return [None] * len(frames)
+        if self._numpy_decoder is not None:
+            return self._numpy_decoder.decode(frames, target_ids, coded)
         from labelstore.codecs.packed.decode_kernels import decode_steps
 
-        model, num_labels = self._model, len(target_ids)
-        frame = read_frame(data, num_labels=num_labels, has_sizes=model.size == 0, has_unit=model.inverse_step == 0)
-        num_candidates = num_labels * model.size if frame.num_candidates is None else frame.num_candidates
-        if num_candidates > num_labels * MAX_SIZE:
-            raise ValueError(f"{num_labels} labels cannot have {num_candidates} candidates")
-        coded = empty_coded(model, num_labels=num_labels, num_candidates=num_candidates)
-        if not decode_steps(frame.words, frame.lane_starts, frame.unit, target_ids, self._lookup, coded):
-            raise ValueError("the packed labels do not decode")
-        return coded
+        (frame,), (ids,) = frames, target_ids
+        is_right = decode_steps(frame.words, frame.lane_starts, frame.unit, ids, self._lookup, coded)
+        return [coded if is_right else None]
 
     def tolerance(self, labels: Labels) -> NDArray[np.float64] | None:
         """Return by how much the square root of a probability may be off in each label [N]; None: by nothing.
 
         A level is off by half a step; a label's first candidate by another step, where it was lifted above its
-        equals. Scaling to the kept mass moves a root p by p * (0.55 * sqrt(K) steps + 1 / 256) at most.
+        equals. Scaling to the kept mass moves a root by 0.55 * sqrt(K) steps at most, and by what the root of the
+        kept mass is off: little, but where nearly nothing is kept.
         """
         if self._model.inverse_step == 0:
             return None
         sizes = np.diff(labels.candidate_offsets)
-        return (1.55 + 0.55 * np.sqrt(sizes)) / self._model.inverse_step + 1 / 256 + 1 / (2 * TARGET_STEPS)
+        tails = np.sqrt(labels.tail_mass.astype(np.float64))
+        kept = np.sqrt(1 - tails**2)
+        most = np.sqrt(1 - np.maximum(tails - 1 / TAIL_STEPS, 0) ** 2)
+        least = np.sqrt(np.maximum(1 - (tails + 1 / TAIL_STEPS) ** 2, 0))
+        of_kept = np.maximum(most - kept, kept - least)
+        bound: NDArray[np.float64] = (1.55 + 0.55 * np.sqrt(sizes)) / self._model.inverse_step
+        bound += of_kept + 1 / (4 * TARGET_STEPS) + 1e-6
+        return bound
 
     def _labels(self, coded: Coded) -> Labels:
-        from labelstore.codecs.packed.decode_kernels import sort_exact, sort_grid
+        sort_grid, sort_exact = numpy_decoder.sort_grid, numpy_decoder.sort_exact
+        if self.is_compiled:
+            from labelstore.codecs.packed.decode_kernels import sort_exact, sort_grid
 
         model = self._model
         token_ids = np.empty_like(coded.token_ids)

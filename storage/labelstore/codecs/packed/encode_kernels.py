@@ -62,24 +62,6 @@ _MAX_BUCKET_SORT = 256  # candidates
 ASSIGN_IDS = 32  # a label's likeliest ids decide its cluster
 
 
-class Steps(NamedTuple):
-    """Coding steps, one after the other."""
-
-    contexts: NDArray[np.int16]  # -1: bits as they are
-    values: NDArray[np.uint32]  # a symbol, or the bits
-    num_bits: NDArray[np.uint8]
-
-
-class Places(NamedTuple):
-    """Where ids stand in the clusters' lists."""
-
-    rank_of_id: NDArray[np.int32]  # [V], by falling frequency
-    list_offsets: NDArray[np.int32]  # [Z + 1]
-    list_classes: NDArray[np.uint8]  # place class of each list entry
-    hash_keys: NDArray[np.int32]  # [Z, H], rank or -1
-    hash_places: NDArray[np.int32]  # [Z, H]
-
-
 class Values(NamedTuple):
     """One record's values as integers; see values.py."""
 

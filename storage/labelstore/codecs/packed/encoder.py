@@ -103,10 +103,9 @@ class LabelEncoder:
         """
         labels = record.labels
         self._check_fits(labels)
-        unit = 0
-        if self.model.inverse_step == 0:
-            unit = unit_exponent(float_bits(labels.logprobs.reshape(-1)))
-        values = exact_values(labels, self.model, unit) if unit else grid_values(labels, self.model)
+        unit = unit_exponent(float_bits(labels.logprobs.reshape(-1)))
+        is_exact = self.model.inverse_step == 0
+        values = exact_values(labels, self.model, unit) if is_exact else grid_values(labels, self.model)
         self._values = values
         token_ids = np.ascontiguousarray(labels.token_ids.reshape(-1))
         offsets, num_lanes = labels.candidate_offsets, lanes_of(len(labels))
@@ -127,6 +126,10 @@ class LabelEncoder:
             places,
             order,
         )
+        same = np.flatnonzero(places[1:] == places[:-1]) + 1
+        same = same[~np.isin(same, offsets)]  # a label's first place may be that of the label before
+        if len(same):
+            raise ValueError(f"label {labels.candidate_positions()[same[0]]} has a candidate's id twice")
         find_gaps(
             offsets,
             clusters,
@@ -141,7 +144,7 @@ class LabelEncoder:
             classes,
         )
         choose_classes(offsets, num_kept, gaps, begins, classes, order, values.levels, *self._costs, shapes, fits)
-        num_steps = 16 * len(labels) + 6 * token_ids.size
+        num_steps = 16 * len(labels) + 7 * token_ids.size
         if len(self._steps) < num_steps:
             self._steps = np.empty(2 * num_steps, dtype=np.int64)
         step_offsets = np.zeros(len(labels) + 1, dtype=np.int64)
@@ -170,7 +173,15 @@ class LabelEncoder:
     def _check_fits(self, labels: Labels) -> None:
         sizes = np.diff(labels.candidate_offsets)
         if self.model.size and (sizes != self.model.size).any():
-            raise ValueError(f"every label must have {self.model.size} candidates, as those that the model is for")
+            raise ValueError(
+                f"every label must have {self.model.size} candidates, as those that the model is for, "
+                f"got {sizes[sizes != self.model.size][0]}"
+            )
+        if labels.token_ids.max(initial=0) >= self.model.vocab_size:
+            raise ValueError(
+                f"candidates' ids must be below {self.model.vocab_size:,}, as the model is for, "
+                f"got {labels.token_ids.max()}"
+            )
         if len(sizes) and sizes.max() > MAX_SIZE:
             raise ValueError(f"a label can have {MAX_SIZE:,} candidates, got {sizes.max():,}; use --codec open")
         if (labels.draw_counts is not None, labels.entropy is not None) != (

@@ -11,12 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.codecs.packed.layout import LABELS_PER_LANE, MAX_LANES
+from labelstore.codecs.packed.layout import LABELS_PER_LANE, MAX_LANES, MAX_SIZE, STATE_LOW
 
-__all__ = ["Frame", "lanes_of", "read_frame", "write_frame"]
+__all__ = ["PADDING", "Frame", "lanes_of", "read_frame", "write_frame"]
+
+# Words of zero behind the last: a decoder reads ahead, and checks once a step how far it came.
+PADDING = 4
 
 _CRC_BYTES = 4
-READ_AHEAD = 8  # words that a decoder may look at behind a lane's last one
 
 
 def lanes_of(num_labels: int) -> int:
@@ -27,9 +29,9 @@ def lanes_of(num_labels: int) -> int:
 class Frame(NamedTuple):
     """One record's packed labels, opened."""
 
-    words: NDArray[np.uint32]  # and READ_AHEAD zeros
+    words: NDArray[np.uint32]  # PADDING included
     lane_starts: NDArray[np.int64]  # [lanes + 1], in words
-    num_candidates: int | None
+    num_candidates: int
     unit: int
 
 
@@ -48,18 +50,23 @@ def write_frame(
     return zlib.crc32(parts).to_bytes(_CRC_BYTES, "little") + bytes(parts)
 
 
-def read_frame(data: memoryview, *, num_labels: int, has_sizes: bool, has_unit: bool) -> Frame:
-    """Open a record's bytes.
+def read_frame(data: memoryview, *, num_labels: int, size: int, has_unit: bool) -> Frame:
+    """Open a record's bytes; `size` is K of every label, 0 where it differs.
 
     Raises:
         ValueError: they are damaged.
     """
+    if num_labels == 0 and len(data) == 0:
+        words = np.array([STATE_LOW & 0xFFFFFFFF, STATE_LOW >> 32] + PADDING * [0], dtype=np.uint32)
+        return Frame(words, np.array([0, 2]), 0, 0)
     if len(data) < _CRC_BYTES or zlib.crc32(data[_CRC_BYTES:]) != int.from_bytes(data[:_CRC_BYTES], "little"):
         raise ValueError("the packed labels do not have their checksum")
     place = _CRC_BYTES
-    num_candidates: int | None = None
-    if has_sizes:
+    num_candidates = num_labels * size
+    if size == 0:
         num_candidates, place = _take_varint(data, place)
+        if num_candidates > num_labels * MAX_SIZE:
+            raise ValueError(f"{num_labels} labels cannot have {num_candidates} candidates")
     unit = 0
     if has_unit:
         if place >= len(data):
@@ -70,10 +77,11 @@ def read_frame(data: memoryview, *, num_labels: int, has_sizes: bool, has_unit: 
     for lane in range(num_lanes):
         count, place = _take_varint(data, place)
         starts[lane + 1] = starts[lane] + count
-    if len(data) - place != 4 * starts[-1] or (np.diff(starts) < 2).any():
+    num_words = int(starts[-1])
+    if len(data) - place != 4 * num_words or (np.diff(starts) < 2).any():
         raise ValueError("the packed labels are not as long as they say")
-    words = np.zeros(starts[-1] + READ_AHEAD, dtype=np.uint32)
-    words[: starts[-1]] = np.frombuffer(data[place:], dtype="<u4")
+    words = np.zeros(num_words + PADDING, dtype=np.uint32)
+    words[:num_words] = np.frombuffer(data[place:], dtype="<u4")
     return Frame(words, starts, num_candidates, unit)
 
 

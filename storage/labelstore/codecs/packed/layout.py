@@ -41,6 +41,7 @@ MAX_CLUSTERS = 1024
 MAX_SIZE = 4096  # candidates of a label
 ENTROPY_STEPS = 2048  # a nat
 TARGET_STEPS = 32  # a nat
+TAIL_STEPS = 512  # twice those of the root of the tail mass: it is off by one of them at most
 EXACT_REST_BITS = 20  # low bits of a float32 that are stored as they are
 
 # Stream -> contexts, in the order in which the tables stand in a model.

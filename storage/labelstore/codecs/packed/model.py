@@ -18,14 +18,15 @@ from labelstore.codecs.packed.fixed_log import ln_fixed
 from labelstore.codecs.packed.layout import LIST_CLASSES, MAX_CLUSTERS, MAX_SIZE, NUM_CONTEXTS, NUM_SYMBOLS
 from labelstore.codecs.packed.tables import check_frequencies, coding_entries, symbol_slots
 
-__all__ = ["MAX_VOCAB_SIZE", "Model"]
+__all__ = ["MAX_INVERSE_STEP", "MAX_LISTED", "MAX_VOCAB_SIZE", "Model"]
 
 MAX_VOCAB_SIZE = 1 << 24
-MAX_INVERSE_STEP = 1 << 16
+MAX_INVERSE_STEP = (1 << 15) - 2  # so that a level has 15 bits
+MAX_LISTED = 1 << 14  # ids in the list of a cluster
 _MAGIC = b"LSM0"
 _HEADER = struct.Struct("<4sIIIIIIIII")  # magic, size of the rest, then the numbers of `Model`
 _FREQUENCY_CLASSES = 128
-_MAX_BYTES = 1 << 28  # of a model, unpacked
+_MAX_EXACT_BASE = 0x7FF  # the highest bits of infinity
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,12 +84,13 @@ class Model:
             _HEADER.unpack(data[: _HEADER.size])
         )
         if (
-            num_bytes > _MAX_BYTES
-            or not 1 <= vocab_size <= MAX_VOCAB_SIZE
+            not 1 <= vocab_size <= MAX_VOCAB_SIZE
             or num_seen > vocab_size
             or not 1 <= num_clusters <= MAX_CLUSTERS
             or size > MAX_SIZE
             or inverse_step > MAX_INVERSE_STEP
+            or exact_base > _MAX_EXACT_BASE
+            or num_bytes > _max_bytes(num_seen, num_clusters)
             or flags > 3
         ):
             raise ValueError("the shard's model states impossible sizes")
@@ -105,6 +107,8 @@ class Model:
             raise ValueError("the shard's model holds an id twice")
         list_sizes = source.take("<u2", num_clusters * LIST_CLASSES)
         num_listed = int(list_sizes.sum(dtype=np.int64))
+        if (list_sizes.reshape(num_clusters, LIST_CLASSES).sum(axis=1, dtype=np.int64) > MAX_LISTED).any():
+            raise ValueError(f"the shard's model has a list of more than {MAX_LISTED:,} ids")
         list_ranks = _from_gaps(source.take_planes(num_listed), list_sizes.astype(np.int64), vocab_size)
         frequencies = source.take("<u2", NUM_CONTEXTS * NUM_SYMBOLS).reshape(NUM_CONTEXTS, NUM_SYMBOLS)
         source.check_end()
@@ -170,6 +174,12 @@ class Model:
     def weight_of_one(self) -> int:
         """What the weights of all candidates add up to where the tail is empty; 0: exact values."""
         return 12 * self.inverse_step**2
+
+
+def _max_bytes(num_seen: int, num_clusters: int) -> int:
+    """Return the most bytes that a model has once it is unpacked."""
+    num_ids = num_seen + num_clusters * MAX_LISTED
+    return 4 * _FREQUENCY_CLASSES + 3 * num_ids + 2 * LIST_CLASSES * num_clusters + 2 * NUM_CONTEXTS * NUM_SYMBOLS
 
 
 def _gaps(values: NDArray[np.int32], run_sizes: NDArray[np.int64]) -> NDArray[np.int64]:

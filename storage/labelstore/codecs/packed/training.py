@@ -26,7 +26,7 @@ from labelstore.codecs.packed.layout import (
     NUM_VALUE_PLACES,
     VALUE,
 )
-from labelstore.codecs.packed.model import Model
+from labelstore.codecs.packed.model import MAX_INVERSE_STEP, MAX_LISTED, Model
 from labelstore.codecs.packed.tables import costs_of, frequencies_of
 from labelstore.codecs.packed.values import float_bits, grid_levels
 from labelstore.record import LabelRecord
@@ -47,15 +47,26 @@ _CHUNK = 4096
 
 
 def train_model(
-    records: Sequence[LabelRecord], *, vocab_size: int, max_kl_nats: float | None, num_labels_expected: int
+    records: Sequence[LabelRecord],
+    *,
+    vocab_size: int,
+    max_kl_nats: float | None,
+    num_labels_expected: int,
+    is_constant_size: bool,
 ) -> Model:
     """Train a model for labels like these.
 
     `max_kl_nats` is the mean KL that the grid of values may cost; None keeps values exact. `num_labels_expected` is
-    how many labels will share the model: the more, the larger it may be.
+    how many labels will share the model: the more, the larger it may be. `is_constant_size` says that K will be
+    the same for all labels that come, as it is for these.
+
+    Raises:
+        ValueError: an id is beyond the vocabulary.
     """
     records = _sample(records)
     token_ids = np.concatenate([record.token_ids.reshape(-1) for record in records])
+    if token_ids.max(initial=0) >= vocab_size:
+        raise ValueError(f"candidates' ids must be below {vocab_size:,}, got {token_ids.max()}")
     offsets = _joined_offsets(records)
     num_labels = len(offsets) - 1
     counts = np.bincount(token_ids, minlength=vocab_size)
@@ -73,7 +84,7 @@ def train_model(
     sizes = np.unique(np.diff(offsets))
     model = Model(
         vocab_size=vocab_size,
-        size=int(sizes[0]) if len(sizes) == 1 else 0,
+        size=int(sizes[0]) if is_constant_size and len(sizes) == 1 else 0,
         inverse_step=0 if max_kl_nats is None else _inverse_step(records, max_kl_nats),
         exact_base=_exact_base(records) if max_kl_nats is None else 0,
         has_draws=any(record.draw_counts is not None for record in records),
@@ -132,6 +143,7 @@ class _Clustering:
         saved = counts * np.log2(counts / sizes / self._frequencies[ranks])  # bits
         growth = max(1.0, num_labels_expected / max(len(self._offsets) - 1, 1))
         is_listed = saved > max(_MIN_ENTRY_BITS, _ENTRY_BITS / growth)
+        is_listed &= _is_among_best(saved, clusters, MAX_LISTED)
         ranks, clusters = ranks[is_listed], clusters[is_listed]
         share = np.minimum(self._share(counts[is_listed], sizes[is_listed], self._frequencies[ranks]), 0.99)
         classes = list_class_of(np.log2(share / (1 - share)))
@@ -161,6 +173,15 @@ class _Clustering:
         """Return in which share of a cluster's labels an id is, drawn to its share of all labels."""
         shares: NDArray[np.float64] = (counts + _PSEUDO_LABELS * frequencies) / (sizes + _PSEUDO_LABELS)
         return shares
+
+
+def _is_among_best(saved: NDArray[np.float64], clusters: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Return whether each entry is one of the `count` that save most in its cluster."""
+    order = np.lexsort((-saved, clusters))
+    starts = np.searchsorted(clusters[order], clusters[order])
+    is_best = np.empty(len(saved), dtype=np.bool_)
+    is_best[order] = np.arange(len(saved)) - starts < count
+    return is_best
 
 
 @compiled
@@ -244,7 +265,7 @@ def _first_costs() -> Costs:
 
 def _inverse_step(records: Sequence[LabelRecord], max_kl_nats: float) -> int:
     """Return the coarsest grid whose mean KL on these records is at most this."""
-    low, high = 2, 1 << 15
+    low, high = 2, MAX_INVERSE_STEP
     while low < high:
         middle = (low + high) // 2
         if _mean_grid_kl(records, middle) <= max_kl_nats:

@@ -56,14 +56,13 @@ def float_bits(values: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def unit_exponent(bits: NDArray[np.int64]) -> int:
-    """Return e + 150 such that all numbers of these float32 bits are multiples of 2^e; at least 1."""
-    mantissas = np.where(bits >= 1 << 23, (bits & 0x7FFFFF) | 0x800000, bits)
-    mantissas, exponents = mantissas[bits > 0], np.maximum(bits[bits > 0] >> 23, 1)
-    if len(mantissas) == 0:
+    """Return e + 150 such that all numbers of these float32 bits are multiples of 2^e; 0 for the finest subnormals."""
+    bits = bits[bits > 0]
+    if len(bits) == 0:
         return 255
-    lowest = mantissas & -mantissas
-    trailing = np.frexp(lowest.astype(np.float64))[1] - 1
-    return int(np.clip((exponents + trailing).min(), 1, 255))
+    mantissas = np.where(bits >= 1 << 23, (bits & 0x7FFFFF) | 0x800000, bits)
+    trailing = np.frexp((mantissas & -mantissas).astype(np.float64))[1] - 1
+    return int(np.clip(((bits >> 23) + trailing).min(), 0, 255))
 
 
 def exact_values(labels: Labels, model: Model, unit: int) -> Values:

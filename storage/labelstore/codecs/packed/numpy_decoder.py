@@ -1,0 +1,477 @@
+"""The decoder without numba: the same bits as decode_kernels.py, by steps of numpy over the lanes of many records.
+
+Each lane of each record is a stream of its own, and a label refers only to labels of earlier rounds; so the t-th labels
+of all lanes are decoded at once. L lanes that have a t-th label, K candidates of the largest of these, C candidates of
+all L, Z clusters. Arrays by step are [K, L]; those by candidate [C] have one label after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelstore.codecs.packed.coded import Coded, Lookup
+from labelstore.codecs.packed.fixed_log import ln_fixed
+from labelstore.codecs.packed.frame import Frame
+from labelstore.codecs.packed.layout import (
+    CLUSTER_HIGH,
+    CLUSTER_LOW,
+    COUNT,
+    DROPPED,
+    EXACT_REST_BITS,
+    FIT,
+    GAP,
+    KEPT_GAP,
+    LIST_CLASSES,
+    MAX_CLUSTERS,
+    MAX_SIZE,
+    NUM_FITS,
+    NUM_PLACES,
+    NUM_SHAPES,
+    NUM_VALUE_PLACES,
+    RANK_CLASSES,
+    RANK_INSIDE,
+    RANK_OUTSIDE,
+    SHAPE,
+    SIZE,
+    TABLE_BITS,
+    TAIL,
+    TARGET_INSIDE,
+    TARGET_OUTSIDE,
+    VALUE,
+)
+from labelstore.codecs.packed.numpy_batch import Batch, Round, starts_of
+from labelstore.codecs.packed.numpy_lanes import Coder
+
+__all__ = ["NumpyDecoder", "sort_exact", "sort_grid"]
+
+_Ints = NDArray[np.int64]
+_Bools = NDArray[np.bool_]
+
+_MAX_PLACE = 1 << 26  # beyond every list and vocabulary
+_MAX_PADDED = 4  # times the candidates: ragged rows are padded up to there
+_WITHIN_BITS = 12  # of a candidate's number in its label
+_NO_BITS = 0xFFFFFFFF  # more than the bits of any value
+_VALUE_PLACES = np.array(
+    [c >> 1 if c < LIST_CLASSES else (LIST_CLASSES >> 1) + (c - LIST_CLASSES) // 3 for c in range(NUM_PLACES)]
+)
+
+# One int64 sorts the reference's candidates and the other ids of all labels: lane, place without the reference's,
+# whether the reference lacks it, its number in the reference, whether the label has it too.
+_LANE_SHIFT, _PLACE_SHIFT, _OTHER_SHIFT, _INDEX_SHIFT = 40, 14, 13, 1
+
+
+class NumpyDecoder:
+    """Decodes many records at once with the tables of one model."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._coder = Coder(lookup.slots, lookup.entries)
+        num_listed = np.diff(lookup.list_offsets).astype(np.int64)
+        num_ranks = len(lookup.id_of_rank)
+        # A place is an index into these: behind all lists stands the order of frequency, which follows each list.
+        self._ids = np.concatenate([lookup.list_ids, lookup.id_of_rank])
+        rank_classes = LIST_CLASSES + np.minimum(RANK_CLASSES - 1, _bit_length(np.arange(num_ranks)) >> 1)
+        self._classes = np.concatenate([lookup.list_classes, rank_classes.astype(np.uint8)])
+        self._num_listed = num_listed
+        # The place at which each class begins, but the first [classes - 1, Z].
+        clusters = np.repeat(np.arange(len(num_listed)), num_listed)
+        by_class = np.bincount(
+            clusters * LIST_CLASSES + lookup.list_classes, minlength=len(num_listed) * LIST_CLASSES
+        ).reshape(-1, LIST_CLASSES)
+        first_ranks = 1 << (2 * np.arange(1, RANK_CLASSES) - 1)
+        starts = np.concatenate([np.cumsum(by_class, axis=1), num_listed[:, None] + first_ranks], axis=1)
+        self._class_starts = np.ascontiguousarray(starts.T)
+
+    def decode(
+        self, frames: Sequence[Frame], target_ids: Sequence[NDArray[np.int32]], coded: Coded
+    ) -> list[Coded | None]:
+        """Decode records into `coded`, which has room for all of them together.
+
+        Returns each record's part of it; None where its bytes are not what an encoder writes.
+        """
+        batch = Batch(frames, target_ids, coded, num_clusters=len(self._num_listed))
+        for index in range(batch.num_rounds):
+            self._decode_round(batch, index)
+        return batch.results()
+
+    def _decode_round(self, batch: Batch, index: int) -> None:
+        """Decode the label number `index` of each lane that has one."""
+        label = self._decode_heads(batch, index)
+        if len(label.lanes) == 0:
+            return
+        places = self._decode_places(batch, label)
+        if len(label.lanes) == 0:
+            return
+        size = label.size
+        row = np.repeat(np.arange(len(size)), size)
+        num_listed = self._num_listed[label.cluster]
+        index_of_place = places + np.repeat(self._lookup.list_offsets[label.cluster], size)
+        to_ranks = len(self._lookup.list_ids) - num_listed - self._lookup.list_offsets[label.cluster]
+        index_of_place += (places >= np.repeat(num_listed, size)) * np.repeat(to_ranks, size)
+        if len(row) and index_of_place.max() >= len(self._ids):
+            batch.refuse(label.record[row[index_of_place >= len(self._ids)]])
+        to = np.repeat(label.first - starts_of(size), size) + np.arange(len(row))
+        token_ids = self._ids.take(index_of_place, mode="clip")
+        classes = self._classes.take(index_of_place, mode="clip")
+        batch.coded.places[to], batch.coded.token_ids[to], batch.classes[to] = places, token_ids, classes
+        levels = self._decode_values(batch, label, classes, row, to)
+        self._decode_rest(batch, label, token_ids, levels, row, to)
+        batch.lanes.put_back(label.lanes)
+
+    def _decode_heads(self, batch: Batch, index: int) -> Round:
+        """Read what stands before the ids; find where the candidates will stand, and the largest label first."""
+        coder = self._coder
+        chosen = np.flatnonzero((index < batch.lane_rounds) & ~batch.is_bad[batch.lane_records])
+        lanes, record = batch.lanes.taken(chosen), batch.lane_records[chosen]
+        number = batch.first_labels[record] + index * batch.num_lanes[record] + batch.lane_places[chosen]
+        high = coder.symbols(lanes, np.full(len(chosen), CLUSTER_HIGH))
+        is_bad = high >= MAX_CLUSTERS // 16
+        high[is_bad] = 0
+        cluster = (high << 4) + coder.symbols(lanes, CLUSTER_LOW + high)
+        shape = coder.symbols(lanes, np.full(len(chosen), SHAPE))
+        is_bad |= (cluster >= len(self._num_listed)) | (shape >= NUM_SHAPES)
+        cluster[is_bad], shape[is_bad] = 0, 0
+        fit = coder.symbols(lanes, FIT + shape)
+        is_bad |= fit >= NUM_FITS
+        size = np.full(len(chosen), self._lookup.size, dtype=np.int64)
+        if self._lookup.size == 0:
+            size = coder.numbers(lanes, SIZE + shape)
+        reference = batch.last_of_cluster[record, cluster]
+        others = np.where(reference >= 0, batch.firsts[reference], 0)
+        num_others = np.where(reference >= 0, batch.sizes[reference], 0)
+        num_kept = num_others.copy()
+        has_others = np.flatnonzero(num_others)
+        if len(has_others):
+            part = lanes.taken(has_others)
+            num_kept[has_others] -= coder.numbers(part, DROPPED + _bit_length(num_others[has_others]))
+            lanes.put_back(part)
+        is_bad |= (num_kept < 0) | (num_kept > size) | (size > MAX_SIZE)
+        batch.refuse(record[is_bad])
+        size[is_bad] = 0
+        batch.last_of_cluster[record, cluster] = number  # of equal ones the last stays
+        label = Round(
+            lanes=lanes,
+            record=record,
+            number=number,
+            cluster=cluster,
+            shape=shape,
+            fit=np.minimum(fit, NUM_FITS - 1),
+            size=size,
+            first=batch.place_labels(record, number, size),
+            others=others,
+            num_others=num_others,
+            num_kept=num_kept,
+        )
+        if batch.is_bad[record].any():
+            label.keep(np.flatnonzero(~batch.is_bad[record]))
+        if self._lookup.size == 0:
+            label.keep(np.argsort(-label.size, kind="stable"))
+        return label
+
+    def _decode_places(self, batch: Batch, label: Round) -> _Ints:
+        """Read the gaps, and return each candidate's place in its cluster's order, rising in each label [C]."""
+        num_labels = len(label.lanes)
+        row = np.repeat(np.arange(num_labels), label.num_others)
+        begin = starts_of(label.num_others)
+        number = np.arange(len(row)) - np.repeat(begin, label.num_others)
+        reference = np.repeat(label.others, label.num_others) + number
+        other_places = batch.coded.places[reference]
+        # How many of the reference's places are of lower classes [classes - 1, L].
+        lower = np.bincount(row * NUM_PLACES + batch.classes[reference], minlength=num_labels * NUM_PLACES)
+        lower = np.ascontiguousarray(np.cumsum(lower.reshape(-1, NUM_PLACES), axis=1)[:, :-1].T)
+        # A class begins at a place; of the places that are not the reference's, that many stand below.
+        starts = self._class_starts.take(label.cluster, axis=1)
+        free_starts = starts - lower
+        if len(row):
+            last_below = other_places.take(begin + lower - 1, mode="clip")
+            free_starts += (lower > 0) & (last_below == starts - 1)
+        found = self._read_gaps(label, lower, free_starts)
+
+        step = np.arange(len(found))[:, None]
+        is_kept = step < label.num_kept
+        is_there = step < label.size
+        is_beyond = is_there & (found >= np.where(is_kept, label.num_others, _MAX_PLACE))
+        if is_beyond.any():
+            batch.refuse(label.record[is_beyond.any(axis=0)])
+            is_right = ~batch.is_bad[label.record]
+            same = is_right[row]
+            row = (np.cumsum(is_right) - 1)[row[same]]
+            number, other_places = number[same], other_places[same]
+            found, is_kept, is_there = found[:, is_right], is_kept[:, is_right], is_there[:, is_right]
+            label.keep(np.flatnonzero(is_right))
+            begin = starts_of(label.num_others)
+        is_in_both = np.zeros(len(row), dtype=np.int64)
+        is_in_both[(begin + found)[is_kept]] = 1
+        lane = np.arange(len(label.lanes), dtype=np.int64)
+        reference_keys = (
+            (np.repeat(lane << _LANE_SHIFT, label.num_others))
+            + ((other_places - number) << _PLACE_SHIFT)
+            + (number << _INDEX_SHIFT)
+            + is_in_both
+        )
+        new_keys = ((found << _PLACE_SHIFT) + ((lane << _LANE_SHIFT) + (1 << _OTHER_SHIFT))).T
+        keys = np.concatenate([reference_keys, new_keys[(is_there & ~is_kept).T]])
+        keys.sort(kind="stable")  # two rising runs: 30 times as fast as the other kinds
+        is_new = (keys >> _OTHER_SHIFT) & 1
+        free = (keys >> _PLACE_SHIFT) & ((1 << (_LANE_SHIFT - _PLACE_SHIFT)) - 1)
+        below = np.arange(1, len(keys) + 1) - np.cumsum(is_new) - begin[keys >> _LANE_SHIFT]
+        places: _Ints = (free + below - 1 + is_new)[((is_new | keys) & 1) > 0]
+        return places
+
+    def _read_gaps(self, label: Round, kept_starts: _Ints, free_starts: _Ints) -> _Ints:
+        """Return [K, L] where each gap ends: first numbers of the reference's candidates, then free places.
+
+        A gap's context is the class of the place where it begins: how many classes begin there or before it. In the
+        reference that is counted in its candidates, `kept_starts`; then in free places, `free_starts`.
+        """
+        size, num_kept = label.size, label.num_kept
+        by_kept = np.argsort(num_kept, kind="stable")
+        turns = np.searchsorted(num_kept[by_kept], np.arange(int(size.max(initial=0)) + 1))
+        starts = kept_starts.astype(np.int32)
+        free_starts = free_starts.astype(np.int32)
+        contexts = np.full(len(size), KEPT_GAP << TABLE_BITS, dtype=np.int64)
+        free_contexts = (GAP + label.fit * NUM_PLACES) << TABLE_BITS
+        begin = np.zeros(len(size), dtype=np.int64)
+        found = np.zeros((int(size.max(initial=0)), len(size)), dtype=np.int64)
+        begin32, context = np.zeros(len(size), np.int32), np.zeros(len(size), np.int64)
+        has_begun, num_begun = np.zeros(starts.shape, np.bool_), np.zeros(len(size), np.uint8)
+        steps = self._coder.steps(label.lanes, _counts_above(size))
+        for i, width in enumerate(steps.widths):
+            if turns[i] < turns[i + 1]:
+                turning = by_kept[turns[i] : turns[i + 1]]
+                starts[:, turning] = free_starts[:, turning]
+                contexts[turning] = free_contexts[turning]
+                begin[turning] = 0
+            if i == 0 or width != steps.widths[i - 1]:
+                starts, has_begun = starts[:, :width], has_begun[:, :width]
+                begin, begin32, context, num_begun = begin[:width], begin32[:width], context[:width], num_begun[:width]
+            np.copyto(begin32, begin, casting="unsafe")  # wraps only where the bytes are damaged
+            np.less_equal(starts, begin32, has_begun)
+            np.add.reduce(has_begun.view(np.uint8), 0, np.uint8, num_begun)
+            np.copyto(context, num_begun)
+            np.left_shift(context, TABLE_BITS, context)
+            np.add(context, contexts[:width], context)
+            np.add(begin, steps.numbers(context, i), begin)
+            found[i, :width] = begin
+            np.add(begin, 1, begin)
+        return found
+
+    def _decode_values(self, batch: Batch, label: Round, classes: NDArray[np.uint8], row: _Ints, to: _Ints) -> _Ints:
+        """Read and return the candidates' levels [C]."""
+        lookup = self._lookup
+        contexts = (VALUE + label.shape[row] * NUM_VALUE_PLACES + _VALUE_PLACES[classes]) << TABLE_BITS
+        by_step = np.zeros((len(label.lanes), int(label.size.max(initial=0))), dtype=np.int64)
+        is_there = np.arange(by_step.shape[1]) < label.size[:, None]
+        by_step[is_there] = contexts
+        by_step = np.ascontiguousarray(by_step.T)
+        levels = np.zeros_like(by_step)
+        steps = self._coder.steps(label.lanes, _counts_above(label.size))
+        if lookup.weight_of_one == 0:
+            rests = np.zeros_like(by_step)
+            units = batch.units[label.record]
+            for i, width in enumerate(steps.widths):
+                level = steps.numbers(by_step[i, :width], i)
+                levels[i, :width] = level
+                rests[i, :width] = steps.bits(_rest_bits(level, units[:width], lookup.exact_base)[0], i)
+            flat: _Ints = levels.T[is_there]
+            batch.refuse(label.record[row[flat > lookup.exact_base + 1]])
+            _, zeros, high = _rest_bits(flat, units[row], lookup.exact_base)
+            rest = rests.T[is_there]
+            batch.coded.exact_bits[to] = np.where(flat == 0, rest, (high << EXACT_REST_BITS) | (rest << zeros))
+        else:
+            for i, width in enumerate(steps.widths):
+                levels[i, :width] = steps.numbers(by_step[i, :width], i)
+            flat = levels.T[is_there]
+            is_high = flat >= len(lookup.log_of_level)
+            if is_high.any():
+                batch.refuse(label.record[row[is_high]])
+                flat[is_high] = 0
+        batch.coded.levels[to] = flat
+        return flat
+
+    def _decode_rest(
+        self, batch: Batch, label: Round, token_ids: NDArray[np.int32], levels: _Ints, row: _Ints, to: _Ints
+    ) -> None:
+        """Read what stands behind the values: draw counts, tail mass, target and entropy."""
+        coder, lanes, lookup = self._coder, label.lanes, self._lookup
+        is_exact, has_draws = lookup.weight_of_one == 0, len(batch.coded.draw_counts) > 0
+        weights = 12 * levels * levels + 1
+        weight = _sums(weights, label.size)
+        if has_draws:
+            counts = self._decode_counts(label, levels, row)
+            batch.coded.draw_counts[to] = counts
+            head = _sums(np.where(counts == 0, weights, 0), label.size)
+            weight = np.where(head > 0, head, weight)
+        shift = np.zeros(len(lanes), dtype=np.int64)
+        if is_exact:
+            tail = coder.bits(lanes, np.full(len(lanes), 32))
+            bits = batch.coded.exact_bits[to].astype(np.int64)
+            highest = _lowest(bits, label.size, default=_NO_BITS)
+            num_equal = _sums(bits == highest[row], label.size)
+            tied = np.flatnonzero(num_equal > 1)
+            if len(tied):
+                part = lanes.taken(tied)
+                shift[tied] = coder.numbers(part, np.full(len(tied), TAIL))
+                lanes.put_back(part)
+                batch.refuse(label.record[(num_equal > 1) & (shift >= num_equal)])
+        else:
+            one = lookup.weight_of_one
+            expected = _int_sqrt(np.maximum(one - weight, 0) * 65536 // one)
+            tail = expected + _unzigzag(coder.numbers(lanes, TAIL + _bit_length(expected)))
+            is_bad = (tail < 0) | (tail > 256)
+            batch.refuse(label.record[is_bad])
+            tail[is_bad] = 0
+            shift = lookup.log_of_kept[tail] - ln_fixed(np.maximum(weight, 1))
+
+        matches = np.flatnonzero(token_ids == batch.target_ids[label.number][row])
+        target = np.full(len(lanes), -1, dtype=np.int64)
+        target[row[matches]] = matches
+        is_inside = target >= 0
+        target_level = np.where(is_inside, levels.take(target, mode="clip") if len(levels) else 0, 0)
+        above, context = label.size, RANK_OUTSIDE + label.shape
+        # A record without candidates is coded as one without draws.
+        is_drawn = has_draws & (batch.num_candidates[label.record] > 0)
+        if not is_drawn.all():
+            num_above = _sums(levels > target_level[row], label.size)
+            num_equal = _sums(levels == target_level[row], label.size)
+            is_ranked = is_inside & ~is_drawn
+            above = np.where(is_ranked, num_above, above)
+            context = np.where(is_ranked, RANK_INSIDE + _bit_length(num_equal), context)
+        rank = coder.numbers(lanes, context)
+        batch.coded.ranks[label.number] = np.where(is_drawn, rank, above + 1 + _unzigzag(rank))
+
+        if is_exact:
+            own = np.zeros(len(lanes), dtype=np.int64)
+            is_stored = ~is_inside
+            inside = np.flatnonzero(is_inside)
+            if len(inside):
+                part = lanes.taken(inside)
+                is_stored[inside] = coder.symbols(part, np.full(len(inside), TARGET_INSIDE)) > 0
+                lanes.put_back(part)
+                own[inside] = bits[target[inside]]
+            stored = coder.bits(lanes, np.where(is_stored, 32, 0))
+            batch.coded.targets[label.number] = np.where(is_stored, stored, own)
+        else:
+            lowest = np.where(label.size > 0, _lowest(levels, label.size, default=0), 0)
+            guess = lookup.log_of_level[np.where(is_inside, target_level, lowest)] + shift
+            expected = np.where(label.size > 0, (-guess + (1 << 18)) >> 19, 0)
+            context = np.where(is_inside, TARGET_INSIDE + _bit_length(target_level), TARGET_OUTSIDE + label.shape)
+            batch.coded.targets[label.number] = expected + _unzigzag(coder.numbers(lanes, context))
+        if len(batch.coded.entropies):
+            batch.coded.entropies[label.number] = coder.bits(lanes, np.full(len(lanes), 32 if is_exact else 16))
+        batch.coded.tails[label.number], batch.coded.shifts[label.number] = tail, shift
+
+    def _decode_counts(self, label: Round, levels: _Ints, row: _Ints) -> _Ints:
+        """Read how often each candidate was drawn [C]."""
+        by_step = np.zeros((len(label.lanes), int(label.size.max(initial=0))), dtype=np.int64)
+        is_there = np.arange(by_step.shape[1]) < label.size[:, None]
+        by_step[is_there] = (COUNT + np.minimum(15, levels)) << TABLE_BITS
+        by_step = np.ascontiguousarray(by_step.T)
+        counts = np.zeros_like(by_step)
+        steps = self._coder.steps(label.lanes, _counts_above(label.size))
+        for i, width in enumerate(steps.widths):
+            counts[i, :width] = steps.numbers(by_step[i, :width], i)
+        flat: _Ints = counts.T[is_there]
+        return flat
+
+
+def sort_grid(
+    coded: Coded,
+    log_of_level: _Ints,
+    token_ids: NDArray[np.int32],
+    logprobs: NDArray[np.float32],
+    draw_counts: NDArray[np.int32],
+) -> None:
+    """Fill ids and logprobs [C], each label's candidates most likely first; equals in coded order."""
+    row = np.repeat(np.arange(len(coded.offsets) - 1), np.diff(coded.offsets))
+    order = _order(coded.offsets, row, len(log_of_level) - coded.levels.astype(np.int64))
+    token_ids[:] = coded.token_ids[order]
+    logprobs[:] = (coded.shifts[row] + log_of_level[coded.levels[order]]).astype(np.float32) * np.float32(2.0**-24)
+    if len(draw_counts):
+        draw_counts[:] = coded.draw_counts[order]
+
+
+def sort_exact(
+    coded: Coded, token_ids: NDArray[np.int32], bits: NDArray[np.uint32], draw_counts: NDArray[np.int32]
+) -> None:
+    """Fill ids and float bits [C], each label's candidates most likely first; equals in coded order."""
+    sizes = np.diff(coded.offsets)
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    order = _order(coded.offsets, row, coded.exact_bits.astype(np.int64))
+    for n in np.flatnonzero((coded.shifts > 0) & (coded.shifts < sizes)):  # the first of equals to the front
+        first = coded.offsets[n]
+        run = order[first : first + coded.shifts[n] + 1]
+        run[:] = np.roll(run, 1)
+    token_ids[:] = coded.token_ids[order]
+    bits[:] = coded.exact_bits[order]
+    if len(draw_counts):
+        draw_counts[:] = coded.draw_counts[order]
+
+
+def _order(offsets: _Ints, row: _Ints, keys: _Ints) -> _Ints:
+    """Return the order by row and key, keys below 2^32; equals keep theirs."""
+    sizes = np.diff(offsets)
+    width = int(sizes.max(initial=0))
+    if len(sizes) * width > _MAX_PADDED * (len(keys) + 1000):
+        return np.asarray(np.lexsort((keys, row)))
+    # Rows of 64 uint32, each with its place in the low bits, sort 10 to 20 times as fast as an argsort of all.
+    wide = (keys << _WITHIN_BITS) | (np.arange(len(keys)) - np.repeat(offsets[:-1], sizes))
+    dtype = np.uint32 if len(keys) == 0 or keys.max() < (1 << (32 - _WITHIN_BITS)) - 1 else np.int64
+    rows = np.full((len(sizes), width), np.iinfo(dtype).max, dtype=dtype)
+    is_there = np.arange(width) < sizes[:, None]
+    rows[is_there] = wide
+    rows.sort(axis=1)
+    order: _Ints = np.repeat(offsets[:-1], sizes) + (rows[is_there] & (MAX_SIZE - 1))
+    return order
+
+
+def _counts_above(sizes: _Ints) -> list[int]:
+    """Return how many of falling sizes are above 0, 1, 2, ... up to the largest."""
+    rising = np.sort(sizes)
+    steps = np.arange(int(sizes.max(initial=0)))
+    return (len(sizes) - np.searchsorted(rising, steps, side="right")).tolist()  # type: ignore[no-any-return]
+
+
+def _rest_bits(levels: _Ints, units: _Ints, exact_base: int) -> tuple[_Ints, _Ints, _Ints]:
+    """Return how many bits follow levels of exact values, how many zeros those lack, and the bits above."""
+    high = exact_base + 1 - levels
+    zeros = np.clip(units - (high >> 3), 0, EXACT_REST_BITS)
+    return np.where(levels == 0, 32, EXACT_REST_BITS - zeros), zeros, high
+
+
+def _sums(values: NDArray[np.generic], sizes: _Ints) -> _Ints:
+    """Return the sum of each run of values."""
+    totals = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum(values, dtype=np.int64, out=totals[1:])
+    stops = np.cumsum(sizes)
+    sums: _Ints = totals[stops] - totals[stops - sizes]
+    return sums
+
+
+def _lowest(values: _Ints, sizes: _Ints, *, default: int) -> _Ints:
+    """Return the least of each run of values; the default where it is empty."""
+    lowest = np.full(len(sizes), default, dtype=np.int64)
+    is_filled = sizes > 0
+    if is_filled.any():
+        lowest[is_filled] = np.minimum.reduceat(values, starts_of(sizes)[is_filled])
+    return lowest
+
+
+def _bit_length(numbers: _Ints) -> _Ints:
+    lengths: _Ints = np.frexp(numbers.astype(np.float64))[1].astype(np.int64)
+    return lengths
+
+
+def _int_sqrt(squares: _Ints) -> _Ints:
+    roots = np.sqrt(squares.astype(np.float64)).astype(np.int64)
+    roots -= roots * roots > squares
+    roots += (roots + 1) * (roots + 1) <= squares
+    return roots
+
+
+def _unzigzag(numbers: _Ints) -> _Ints:
+    signed: _Ints = (numbers >> 1) ^ -(numbers & 1)
+    return signed
