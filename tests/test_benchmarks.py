@@ -81,6 +81,16 @@ def test_open_encodings_runs(
     assert "| logprobs | BYTE_STREAM_SPLIT |" in capsys.readouterr().out
 
 
+def test_row_groups_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import row_groups
+
+    from make_records import make_dataset
+
+    monkeypatch.setattr("sys.argv", ["row_groups.py", str(make_dataset(tmp_path))])
+    row_groups.main()
+    assert "| open | 2^16 |" in capsys.readouterr().out
+
+
 def test_the_storage_benchmark_runs(tmp_path: Path) -> None:
     from click.testing import CliRunner
 

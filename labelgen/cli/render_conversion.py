@@ -82,7 +82,7 @@ def print_conversion(summary: ConversionSummary, *, as_json: bool) -> None:
         click.echo(json.dumps(values))
         return
     copied = f", {summary.num_copied_blocks:,} of them copied as they are" if summary.num_copied_blocks else ""
-    share = f", {summary.num_bytes / summary.source_num_bytes:.0%} of that" if summary.source_num_bytes else ""
+    share = f", {summary.num_bytes / summary.source_num_bytes:.0%} of the sources" if summary.source_num_bytes else ""
     rows = {
         "blocks": f"{summary.num_blocks:,} ({summary.num_new_blocks:,} new{copied})",
         "records": f"{summary.counts.num_records:,}",

@@ -6,6 +6,7 @@ and compared with the source, and only then published; where codec and candidate
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -113,6 +114,7 @@ class _Conversion:
         self._watcher = watcher
         self._writer = DatasetWriter(output_dir, plan.header, codec=self._codec, is_conversion=True)
         self._model: bytes | None = None
+        self._num_blocks = self._total_blocks = self._num_labels = 0  # of this run
 
     def run(self) -> ConversionSummary:
         plan, writer = self._plan, self._writer
@@ -124,26 +126,19 @@ class _Conversion:
         warnings = self._warnings()
         for warning in warnings:
             self._watcher.warn(warning)
-        num_labels = 0
-        for number, (block, source, entry) in enumerate(missing):
-            is_copied = plan.is_copied(entry)
-            shards = self._copied(block, source, entry) if is_copied else self._encoded(block, source, entry)
-            writer.publish_shards(
-                block,
-                shards,
-                num_prompts=entry.num_prompts,
-                num_rejected=entry.num_rejected,
-                recorded=recorded_of_conversion(
-                    entry,
-                    location=source.location,
-                    header=source.header,
-                    lossy_codec=None if is_copied or self._codec.is_exact else plan.codec,
-                ),
-            )
-            num_labels += sum(shard.counts.num_labels for shard in shards)
-            self._watcher.advance(
-                ConversionProgress(num_blocks=number + 1, total_blocks=len(missing), num_labels=num_labels)
-            )
+        self._total_blocks = len(missing)
+        publishing: concurrent.futures.Future[None] | None = None
+        # A block is checked and published beside the encoding of the next one: one at a time, so that memory stays
+        # bounded and a failure ends the conversion with the next block.
+        with concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="labelstore-check") as pool:
+            for block, source, entry in missing:
+                is_copied = plan.is_copied(entry)
+                shards = self._copied(block, source, entry) if is_copied else self._encoded(block, source, entry)
+                if publishing is not None:
+                    publishing.result()
+                publishing = pool.submit(self._publish, block, source, entry, shards)
+            if publishing is not None:
+                publishing.result()
         manifest, _ = writer.finish()
         return ConversionSummary(
             output_dir=writer.store.root,
@@ -191,7 +186,7 @@ class _Conversion:
         return copies
 
     def _encoded(self, block: str, source: Source, entry: Entry) -> list[ShardEntry]:
-        """Encode an entry's records anew, then compare what was written with its source."""
+        """Encode an entry's records anew."""
         counts = total_counts([entry])
         earlier_kl_nats = counts.codec_kl_sum / counts.num_labels if counts.num_labels else 0.0
         shards: list[ShardEntry] = []
@@ -201,13 +196,36 @@ class _Conversion:
             shards = self._writer.write_shards(
                 block, self._records(source, entry), model=self._model, earlier_kl_nats=earlier_kl_nats
             )
-        try:
-            self._check(shards, source, entry)
-        except BaseException:
-            for shard in shards:
-                self._writer.store.delete(shard.name)
-            raise
         return shards
+
+    def _publish(self, block: str, source: Source, entry: Entry, shards: Sequence[ShardEntry]) -> None:
+        is_copied = self._plan.is_copied(entry)
+        if not is_copied:
+            try:
+                self._check(shards, source, entry)
+            except BaseException:
+                for shard in shards:
+                    self._writer.store.delete(shard.name)
+                raise
+        self._writer.publish_shards(
+            block,
+            shards,
+            num_prompts=entry.num_prompts,
+            num_rejected=entry.num_rejected,
+            recorded=recorded_of_conversion(
+                entry,
+                location=source.location,
+                header=source.header,
+                lossy_codec=None if is_copied or self._codec.is_exact else self._plan.codec,
+            ),
+        )
+        self._num_blocks += 1
+        self._num_labels += sum(shard.counts.num_labels for shard in shards)
+        self._watcher.advance(
+            ConversionProgress(
+                num_blocks=self._num_blocks, total_blocks=self._total_blocks, num_labels=self._num_labels
+            )
+        )
 
     def _check(self, shards: Sequence[ShardEntry], source: Source, entry: Entry) -> None:
         """Decode what was written and compare it with the source, record by record.

@@ -18,7 +18,7 @@ from labelstore.store import ReadableStore, open_store
 
 __all__ = ["LabelDataset", "open_dataset"]
 
-_CACHED_ROW_GROUPS = 4  # about 16 MiB each at K = 64
+_CACHED_ROW_GROUPS = 4  # of the codec open: about 2 MiB each
 _CACHED_SHARDS = 64  # footers only
 
 

@@ -23,8 +23,10 @@ from labelstore.stream_bytes import split_bytes
 
 __all__ = ["ShardWriter"]
 
-# One row group is what a reader decodes to get at one record: 16 MiB of int32 + float32 candidates at K = 64.
-MAX_CANDIDATES_PER_ROW_GROUP = 2**21
+# One row group is what a reader hashes and opens to get at one record, and what is in memory while it is encoded: 2 MiB
+# of int32 + float32 candidates, 4,096 labels at K = 64. Against 2^21 it costs 0.6 bytes a label and makes reading one
+# record at random 2 (packed) to 6 times (open) as fast (benchmarks/results/row-groups-2026-11-24.md).
+MAX_CANDIDATES_PER_ROW_GROUP = 2**18
 MAX_RECORDS_PER_ROW_GROUP = 1024
 _ZSTD_LEVEL = 9
 
