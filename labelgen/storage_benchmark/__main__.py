@@ -9,16 +9,18 @@ from pathlib import Path
 import click
 
 from labelgen.storage_benchmark.benchmark import Benchmark
+from labelgen.storage_benchmark.measure import SELECTIONS
 from labelgen.storage_benchmark.report import write_report
 from labelgen.storage_benchmark.texts import DEFAULT_KINDS, Document, default_documents, read_documents
+from labelstore.selection import Selection
 
 _SMOKE_CHARS = 400
 
 
 @click.command()
-@click.option(
-    "--teacher", "teachers", metavar="MODEL", multiple=True, required=True, help="Model folder or hub name; repeatable."
-)
+@click.option("--teacher", "teachers", metavar="MODEL", multiple=True, help="Model folder or hub name; repeatable.")
+@click.option("--captured", is_flag=True, help="Label nothing: measure what --cache holds of any teacher.")
+@click.option("--top-k", "top_ks", metavar="K", type=int, multiple=True, help="Measure these alone; repeatable.")
 @click.option(
     "--texts",
     metavar="KIND=PATH",
@@ -50,6 +52,8 @@ _SMOKE_CHARS = 400
 @click.option("--smoke", is_flag=True, help="A fake teacher and next to no labels: does it run?")
 def main(
     teachers: tuple[str, ...],
+    captured: bool,
+    top_ks: tuple[int, ...],
     texts: tuple[str, ...],
     chat_teacher: str | None,
     dtype: str | None,
@@ -64,12 +68,16 @@ def main(
 
     Every teacher labels every kind of text once, into --cache; all selections are cut from that.
     """
+    if not teachers and not captured:
+        raise click.UsageError("give --teacher MODEL, or --captured to measure what was labelled before")
     try:
-        kinds = _read_texts(texts, is_smoke=smoke)
+        kinds = {} if captured else _read_texts(texts, is_smoke=smoke)
         result = Benchmark(
             teachers=teachers,
             texts=kinds,
-            chat_teacher=chat_teacher or teachers[0],
+            chat_teacher=chat_teacher or next(iter(teachers), ""),
+            is_captured_only=captured,
+            selections=[Selection(top_k=k) for k in top_ks] or SELECTIONS,
             cache_dir=cache_dir,
             dtype=dtype,
             also=[_parse_also(option, kinds) for option in also],

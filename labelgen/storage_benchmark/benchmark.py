@@ -28,6 +28,7 @@ from labelgen.storage_benchmark.texts import Document
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Teacher
+from labelstore.manifest import MANIFEST_NAME
 from labelstore.selection import Selection
 
 __all__ = ["Benchmark", "BenchmarkResult"]
@@ -57,6 +58,8 @@ class Benchmark:
     dtype: str | None = None  # None: the engine's default
     also: Sequence[tuple[str, str, str]] = ()  # teacher, kind and another precision: rows of their own
     num_repeats: int = 3
+    selections: Sequence[Selection] = tuple(SELECTIONS)
+    is_captured_only: bool = False  # measure what the cache holds, whoever labelled it
     is_smoke: bool = False
     say: Callable[[str], None] = print
 
@@ -66,8 +69,12 @@ class Benchmark:
         Raises:
             ValueError, ImportError, EngineError: a teacher cannot label; see labelgen.run.
         """
-        captures = list(self._capture_all())
-        selections = [RANDOM_ACCESS_SELECTION, Selection(draws=12)] if self.is_smoke else SELECTIONS
+        captures = list(self._captured() if self.is_captured_only else self._capture_all())
+        if not captures:
+            raise ValueError(f"{self.cache_dir} holds no finished capture")
+        selections = [RANDOM_ACCESS_SELECTION, Selection(draws=12)] if self.is_smoke else self.selections
+        if RANDOM_ACCESS_SELECTION not in selections:
+            selections = [*selections, RANDOM_ACCESS_SELECTION]
         rows: list[StorageRow] = []
         random_access: list[RandomAccess] = []
         vocab_sizes: dict[str, int] = {}
@@ -104,6 +111,11 @@ class Benchmark:
             num_labels = 2_000 if self.is_smoke else 1_000_000
             codec = TrainedCodec(name, model)
             yield measure_random_access(cuts, codec, scratch_dir=scratch_dir, num_labels=num_labels)
+
+    def _captured(self) -> Iterator[Capture]:
+        for path in sorted(self.cache_dir.glob(f"*/*/{MANIFEST_NAME}")):
+            teacher, _, _ = path.parent.parent.name.rpartition("-")
+            yield Capture(teacher=teacher.replace("--", "/"), kind=path.parent.name, path=path.parent)
 
     def _capture_all(self) -> Iterator[Capture]:
         chats = self._capture(self.chat_teacher, self.dtype, CHAT)
