@@ -63,7 +63,7 @@ def run_limited(work_dir: Path, *, num_tokens: int, limit_gib: float, is_bounded
             command,
             stdout=log,
             stderr=log,
-            env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"},
+            env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
         )
         while child.poll() is None:
