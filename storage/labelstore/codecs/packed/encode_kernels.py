@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 _MAX_BUCKET_SORT = 256  # candidates
-ASSIGN_IDS = 32  # a label's likeliest ids decide its cluster
+_MAX_SUMMED_IDS = 250  # so many scores fit 16 bits
 
 
 class Values(NamedTuple):
@@ -79,22 +79,21 @@ class Values(NamedTuple):
 
 @compiled
 def assign_clusters(
-    token_ids: NDArray[np.int32],
+    ranks: NDArray[np.int32],
     offsets: NDArray[np.int64],
-    rank_of_id: NDArray[np.int32],
+    max_ids: int,
     scores: NDArray[np.int8],
     priors: NDArray[np.int16],
     clusters: NDArray[np.int32],
 ) -> None:
-    """Find the cluster [N] whose ids a label's likeliest candidates are most like."""
-    num_seen, num_clusters = scores.shape
-    sums = np.empty(num_clusters, np.int16)  # ASSIGN_IDS * 127 fits
+    """Find the cluster [N] that a label's likeliest ids, given as ranks [C], at most `max_ids`, speak for most."""
+    num_scored, num_clusters = scores.shape
+    sums = np.empty(num_clusters, np.int16)
     for n in range(len(offsets) - 1):
         sums[:] = priors
-        for c in range(offsets[n], min(offsets[n + 1], offsets[n] + ASSIGN_IDS)):
-            rank = rank_of_id[token_ids[c]]
-            if rank < num_seen:
-                row = scores[rank]
+        for c in range(offsets[n], min(offsets[n + 1], offsets[n] + min(max_ids, _MAX_SUMMED_IDS))):
+            if ranks[c] < num_scored:
+                row = scores[ranks[c]]
                 for z in range(num_clusters):
                     sums[z] += row[z]
         best = 0
@@ -156,10 +155,9 @@ def _zigzag(n: int) -> int:
 
 @compiled
 def find_places(
-    token_ids: NDArray[np.int32],
+    ranks: NDArray[np.int32],
     offsets: NDArray[np.int64],
     clusters: NDArray[np.int32],
-    rank_of_id: NDArray[np.int32],
     list_offsets: NDArray[np.int32],
     slot_offsets: NDArray[np.int64],
     slots: NDArray[np.int64],
@@ -175,7 +173,7 @@ def find_places(
         first_slot, mask = slot_offsets[cluster], slot_offsets[cluster + 1] - slot_offsets[cluster] - 1
         first, stop = offsets[n], offsets[n + 1]
         for c in range(first, stop):  # apart from the sorting, so that the waits for memory overlap
-            rank = np.int64(rank_of_id[token_ids[c]])
+            rank = np.int64(ranks[c])
             place = num_listed + rank
             slot = _hash(rank) & mask
             entry = slots[first_slot + slot]

@@ -44,6 +44,7 @@ __all__ = ["Costs", "LabelEncoder", "costs_of_bits", "list_class_of"]
 
 _SCORES_PER_BIT = 4
 _UNLISTED_BITS = -4.0  # log-odds of an id that is not in a cluster's list, against its frequency
+_ASSIGN_IDS = 32  # a label's likeliest ids that decide its cluster (benchmarks/LOG.md)
 _NO_COUNTS = np.zeros(0, dtype=np.int32)
 
 
@@ -110,16 +111,16 @@ class LabelEncoder:
         token_ids = np.ascontiguousarray(labels.token_ids.reshape(-1))
         offsets, num_lanes = labels.candidate_offsets, lanes_of(len(labels))
         clusters = np.empty(len(labels), dtype=np.int32)
-        assign_clusters(token_ids, offsets, self._ranks, self._scores, self._priors, clusters)
+        ranks = self._ranks[token_ids]
+        assign_clusters(ranks, offsets, _ASSIGN_IDS, self._scores, self._priors, clusters)
         places, order, gaps = np.empty((3, token_ids.size), dtype=np.int64)
         begins, classes = np.empty((2, token_ids.size), dtype=np.uint8)
         references, num_kept, shapes, fits = np.empty((4, len(labels)), dtype=np.int64)
         model = self.model
         find_places(
-            token_ids,
+            ranks,
             offsets,
             clusters,
-            self._ranks,
             model.list_offsets,
             self._slot_offsets,
             self._slots,

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs.packed.compiled import compiled
+from labelstore.codecs.packed.encode_kernels import assign_clusters
 from labelstore.codecs.packed.encoder import Costs, LabelEncoder, class_log_odds, costs_of_bits, list_class_of
 from labelstore.codecs.packed.layout import (
     DIRECT,
     EXACT_REST_BITS,
     GAP,
     LIST_CLASSES,
+    MAX_SIZE,
     NUM_CONTEXTS,
     NUM_FITS,
     NUM_PLACES,
@@ -127,11 +129,12 @@ class _Clustering:
         for _ in range(_CLUSTER_ROUNDS):
             self._count(clusters, num_clusters)
             priors = np.log2((self._sizes + 1) / (self._sizes.sum() + num_clusters))
-            _assign(
+            assign_clusters(
                 self._ranks,
                 self._offsets,
+                MAX_SIZE,
                 self._scores(),
-                np.rint(priors * _SCORE_STEPS).astype(np.int32),
+                np.rint(priors * _SCORE_STEPS).astype(np.int16),
                 clusters,
             )
         self._count(clusters, num_clusters)
@@ -182,30 +185,6 @@ def _is_among_best(saved: NDArray[np.float64], clusters: NDArray[np.int64], coun
     is_best = np.empty(len(saved), dtype=np.bool_)
     is_best[order] = np.arange(len(saved)) - starts < count
     return is_best
-
-
-@compiled
-def _assign(
-    ranks: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    scores: NDArray[np.int8],
-    priors: NDArray[np.int32],
-    clusters: NDArray[np.int32],
-) -> None:
-    num_scored, num_clusters = scores.shape
-    sums = np.empty(num_clusters, np.int32)
-    for n in range(len(offsets) - 1):
-        sums[:] = priors
-        for c in range(offsets[n], offsets[n + 1]):
-            if ranks[c] < num_scored:
-                row = scores[ranks[c]]
-                for z in range(num_clusters):
-                    sums[z] += row[z]
-        best = 0
-        for z in range(1, num_clusters):
-            if sums[z] > sums[best]:
-                best = z
-        clusters[n] = best
 
 
 @compiled
