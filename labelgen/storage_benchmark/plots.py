@@ -131,7 +131,7 @@ def _draw_fidelity(axes: Any, rows: list[StorageRow]) -> None:
     axes.text(0.99, 0.98, _FIDELITY_KEY, transform=axes.transAxes, ha="right", va="top", fontsize=8.5)
     _set_log_axis(axes.xaxis, [5, 10, 20, 50, 100, 200, 500, 1_000, 2_000])
     _set_log_axis(axes.yaxis, [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2])
-    axes.margins(x=0.2, y=0.12)
+    axes.margins(x=0.2, y=0.4)
     axes.set_xlabel("bytes a label")
     axes.set_ylabel("KL of a stored label from the full distribution (nats)")
 
