@@ -6,22 +6,14 @@ from pathlib import Path
 
 import click
 
-from labelgen.cli.options import json_option
+from labelgen.cli.options import json_option, output_option
 
 __all__ = ["convert"]
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SRC...")
-@click.option(
-    "-o",
-    "--output",
-    "output_dir",
-    metavar="DIR",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the new dataset; new, empty, or one that this command goes on with.",
-)
+@output_option("the new dataset")
 @click.option("--codec", help="How soft labels are stored: open, exact, standard or small.  [default: as in SRC]")
 @click.option("--top-k", type=int, help="Keep the K most likely candidates, fewer than SRC has.  [default: all]")
 @json_option

@@ -8,23 +8,29 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["dataset_argument", "json_option", "run_options"]
+__all__ = ["dataset_argument", "json_option", "output_option", "run_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 dataset_argument = click.argument("dataset", metavar="DIR", type=click.Path(path_type=str))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 
-_RUN_OPTIONS = [
-    click.option(
+
+def output_option(what: str) -> Callable[[_Command], _Command]:
+    """Return the option that names the folder a command writes to."""
+    return click.option(
         "-o",
         "--output",
         "output_dir",
         metavar="DIR",
         required=True,
         type=click.Path(path_type=Path),
-        help="Folder of the dataset; new, empty, or one that this command goes on with.",
-    ),
+        help=f"Folder of {what}; new, empty, or one that this command goes on with.",
+    )
+
+
+_RUN_OPTIONS = [
+    output_option("the dataset"),
     click.option("--teacher", metavar="MODEL", required=True, help="Model folder, or a hub name such as owner/name."),
     click.option("--top-k", type=int, help="Keep the K most likely tokens.  [default: 64, if nothing else is kept]"),
     click.option("--keep-mass", type=float, help="Keep the fewest tokens with this probability mass, in (0, 1]."),

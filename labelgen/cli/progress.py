@@ -1,65 +1,37 @@
-"""How a run goes, on stderr: a bar on a terminal, a line every 30 seconds elsewhere."""
+"""How a run goes, on stderr."""
 
 from __future__ import annotations
 
-import time
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
+from labelgen.cli.progress_display import ProgressDisplay
 from labelgen.job.progress import RunProgress
 
 __all__ = ["TerminalWatcher"]
-
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 class TerminalWatcher:
     """Shows notes and progress on stderr."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._last_line: float | None = None
+        self._display = ProgressDisplay(doing="labelling", unit="prompts begun")
 
     def __enter__(self) -> TerminalWatcher:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    def __exit__(self, *details: object) -> None:
+        self._display.__exit__(*details)
 
     def note(self, message: str, /) -> None:
-        self._console.print(f"note: {message}", markup=False, soft_wrap=True)
+        self._display.note(message)
 
     def advance(self, progress: RunProgress, /) -> None:
-        if self._console.is_terminal:
-            self._show_bar(progress)
-        elif self._last_line is None:
-            self._last_line = time.monotonic()
-        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            self._console.print(
-                f"{progress.num_prompts:,} of {progress.total_prompts:,} prompts begun, "
-                f"{progress.num_requests:,} answers, {_rate(progress)}"
-            )
-
-    def _show_bar(self, progress: RunProgress) -> None:
-        if self._bar is None:
-            self._bar = Progress(
-                TextColumn("labelling"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("prompts begun, {task.description}"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=progress.total_prompts)
-        assert self._task is not None
-        self._bar.update(self._task, completed=progress.num_prompts, description=_rate(progress))
+        rate = _rate(progress)
+        self._display.show(
+            done=progress.num_prompts,
+            total=progress.total_prompts,
+            rate=rate,
+            line=f"{progress.num_prompts:,} of {progress.total_prompts:,} prompts begun, "
+            f"{progress.num_requests:,} answers, {rate}",
+        )
 
 
 def _rate(progress: RunProgress) -> str:

@@ -6,64 +6,47 @@ import json
 import time
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from labelgen.cli.progress_display import ProgressDisplay
 from labelgen.cli.render import count_values, print_rows, size_rows
 from labelgen.cli.units import bytes_text
 from labelstore.convert import ConversionProgress, ConversionSummary
 
 __all__ = ["TerminalConversionWatcher", "print_conversion"]
 
-_SECONDS_BETWEEN_LINES = 30.0
-
 
 class TerminalConversionWatcher:
     """Shows warnings, notes and progress on stderr."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._display = ProgressDisplay(doing="converting", unit="blocks")
+        self._display.start_clock()
         self._quiet = quiet
-        self._started = self._last_line = time.monotonic()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._started = time.monotonic()
 
     def __enter__(self) -> TerminalConversionWatcher:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    def __exit__(self, *details: object) -> None:
+        self._display.__exit__(*details)
 
     def note(self, message: str, /) -> None:
         if not self._quiet:
-            self._console.print(f"note: {message}", markup=False, soft_wrap=True)
+            self._display.note(message)
 
     def warn(self, message: str, /) -> None:
-        self._console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+        self._display.console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
     def advance(self, progress: ConversionProgress, /) -> None:
         if self._quiet:
             return
         rate = f"{progress.num_labels:,} labels, {progress.num_labels / (time.monotonic() - self._started):,.0f}/s"
-        if self._console.is_terminal:
-            if self._bar is None:
-                self._bar = Progress(
-                    TextColumn("converting"),
-                    BarColumn(),
-                    MofNCompleteColumn(),
-                    TextColumn("blocks, {task.description}"),
-                    TimeRemainingColumn(),
-                    console=self._console,
-                    transient=True,
-                )
-                self._bar.start()
-                self._task = self._bar.add_task("", total=progress.total_blocks)
-            assert self._task is not None, "set with the bar"
-            self._bar.update(self._task, completed=progress.num_blocks, description=rate)
-        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            self._console.print(f"{progress.num_blocks:,} of {progress.total_blocks:,} blocks, {rate}")
+        self._display.show(
+            done=progress.num_blocks,
+            total=progress.total_blocks,
+            rate=rate,
+            line=f"{progress.num_blocks:,} of {progress.total_blocks:,} blocks, {rate}",
+        )
 
 
 def print_conversion(summary: ConversionSummary, *, as_json: bool) -> None:

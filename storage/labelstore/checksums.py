@@ -69,15 +69,17 @@ def column_ranges(metadata: pq.FileMetaData, row_group: int, *, num_hard: int) -
     return Range(min(hard), max(hard)), Range(min(soft), max(soft))
 
 
-def seal_shard(path: Path, *, num_hard: int, model: bytes) -> SealedShard:
-    """Insert model and hash list into a Parquet file just written; return the file's hashes. Syncs nothing."""
+def seal_shard(path: Path, metadata: pq.FileMetaData, *, num_hard: int, model: bytes) -> SealedShard:
+    """Insert model and hash list into a Parquet file just written; return the file's hashes. Syncs nothing.
+
+    `metadata` is the file's footer, as it was written.
+    """
     with path.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(size - _TAIL_BYTES)
         footer_bytes = int.from_bytes(file.read(4), "little") + _TAIL_BYTES
         file.seek(size - footer_bytes)
         footer = file.read()
-        metadata = pq.read_metadata(path)
         hashes = [hashlib.sha256(footer).digest(), hashlib.sha256(model).digest()]
         for row_group in range(metadata.num_row_groups):
             for part in column_ranges(metadata, row_group, num_hard=num_hard):

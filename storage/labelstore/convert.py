@@ -27,11 +27,10 @@ from labelstore.provenance import lossy_codecs, recorded_of_conversion
 from labelstore.record import LabelRecord
 from labelstore.same_records import find_difference
 from labelstore.shard_reader import ShardReader
-from labelstore.store import ReadableStore, read_range
+from labelstore.store import ReadableStore, read_pieces
 
 __all__ = ["ConversionProgress", "ConversionSummary", "ConversionWatcher", "SilentWatcher", "convert_datasets"]
 
-_PIECE_BYTES = 1 << 24
 _TRAINING_ROW_GROUPS = 32  # a model is trained on labels from so many places of the sources
 
 
@@ -258,11 +257,7 @@ class _Conversion:
             for index in range(reader.num_row_groups):
                 row_group = reader.row_group(index)
                 for record in row_group:
-                    tolerance = row_group.tolerance(record)
-                    if shard.earlier_tolerance:
-                        earlier = np.full(len(record.labels), shard.earlier_tolerance)
-                        tolerance = earlier if tolerance is None else tolerance + earlier
-                    yield self._cut(record), tolerance
+                    yield self._cut(record), row_group.whole_tolerance(record)
 
     def _cut(self, record: LabelRecord) -> LabelRecord:
         if self._plan.top_k is None:
@@ -298,8 +293,7 @@ class _Conversion:
 def _copy_checked(store: ReadableStore, shard: ShardEntry, path: Path) -> None:
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        for start in range(0, shard.num_bytes, _PIECE_BYTES):
-            piece = read_range(store, shard.name, start, min(start + _PIECE_BYTES, shard.num_bytes))
+        for piece in read_pieces(store, shard.name, shard.num_bytes):
             digest.update(piece)
             file.write(piece)
     if digest.hexdigest() != shard.sha256 or store.size(shard.name) != shard.num_bytes:

@@ -9,7 +9,7 @@ from labelstore.record import LabelRecord
 
 __all__ = ["ModelSource"]
 
-# More labels than this make a model better by less than training costs (benchmarks/LOG.md).
+# Training takes no more than this, so a larger block would teach it nothing (codecs.packed.training).
 ENOUGH_LABELS = 200_000
 _GROWTH = 4  # train again when a block has so many times the labels of the last training
 

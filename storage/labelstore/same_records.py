@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore.codecs.packed.layout import ENTROPY_STEPS
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 
@@ -26,7 +27,7 @@ _HARD_FIELDS = (
     "finish_reason",
 )
 _ENTROPY_TOLERANCE_NATS = 1e-3  # of a lossy codec: its step is 1/2048 nat, in 16 bits
-_MAX_ENTROPY_NATS = 0xFFFF / 2048
+_MAX_ENTROPY_NATS = 0xFFFF / ENTROPY_STEPS
 
 
 def find_difference(got: LabelRecord, wanted: LabelRecord, *, tolerance: NDArray[np.float64] | None) -> str | None:

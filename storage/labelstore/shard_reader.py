@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,19 @@ __all__ = ["RowGroup", "ShardReader"]
 class RowGroup:
     """The decoded records of one row group."""
 
-    def __init__(self, table: pa.Table, labels: DecodedLabels, *, origin: str, index: int, first_record: int) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        labels: DecodedLabels,
+        *,
+        origin: str,
+        index: int,
+        first_record: int,
+        earlier_tolerance: float,
+    ) -> None:
         self._hard = HardColumns(table)
         self._labels = labels
+        self._earlier_tolerance = earlier_tolerance
         self._origin = origin
         self._index = index
         self._first_record = first_record
@@ -52,8 +62,19 @@ class RowGroup:
             raise DamagedDatasetError(f"{self._origin}: {place}: {error}") from error
 
     def tolerance(self, record: LabelRecord) -> NDArray[np.float64] | None:
-        """Return by how much the square root of a probability may be off in each label [N]; None: by nothing."""
+        """Return by how much this shard's codec may have moved the root of a probability in each label [N].
+
+        None: by nothing.
+        """
         return self._labels.tolerance(record.labels)
+
+    def whole_tolerance(self, record: LabelRecord) -> NDArray[np.float64] | None:
+        """Return the same for all codecs that the values have been through, before a conversion too."""
+        own = self.tolerance(record)
+        if not self._earlier_tolerance:
+            return own
+        earlier = np.full(len(record.labels), self._earlier_tolerance)
+        return earlier if own is None else own + earlier
 
     def __iter__(self) -> Iterator[LabelRecord]:
         return (self.record(row) for row in range(len(self)))
@@ -97,15 +118,18 @@ class ShardReader:
         Raises:
             DamagedDatasetError: the bytes are not what the entry says, or do not decode.
         """
-        parts = self._ranges(index)
-        pieces = {part: self._read_checked(index, part, place) for place, part in enumerate(parts)}
-        source = _KnownBytes(pieces, size=self._entry.num_bytes)
+        table = self._read_table(index, num_ranges=2)
         try:
-            parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=self._metadata, pre_buffer=False)
-            table = parquet.read_row_group(index, use_threads=False)
             labels = self._decoder.decode(table)
             first_record = self._first_records[index]
-            return RowGroup(table, labels, origin=self._origin, index=index, first_record=first_record)
+            return RowGroup(
+                table,
+                labels,
+                origin=self._origin,
+                index=index,
+                first_record=first_record,
+                earlier_tolerance=self._entry.earlier_tolerance,
+            )
         except (pa.ArrowException, ValueError, OSError) as error:
             raise self._damage(f"row group {index} does not decode: {error}") from error
 
@@ -115,12 +139,9 @@ class ShardReader:
         Raises:
             DamagedDatasetError: the bytes are not what the entry says.
         """
-        hard = self._ranges(index)[0]
-        source = _KnownBytes({hard: self._read_checked(index, hard, 0)}, size=self._entry.num_bytes)
+        names = ["prompt_id", "document_offset", "response_index"]
+        columns = self._read_table(index, num_ranges=1, columns=names)
         try:
-            parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=self._metadata, pre_buffer=False)
-            names = ["prompt_id", "document_offset", "response_index"]
-            columns = parquet.read_row_group(index, columns=names, use_threads=False)
             prompt_ids, offsets, responses = (columns.column(name).to_pylist() for name in names)
         except (pa.ArrowException, ValueError, OSError) as error:
             raise self._damage(f"row group {index} does not decode: {error}") from error
@@ -134,6 +155,17 @@ class ShardReader:
         stop = self._tail_start
         edges = [Range(0, 4), *covered, Range(stop, self._entry.num_bytes)]
         return [Range(a.stop, b.start) for a, b in itertools.pairwise(edges) if a.stop < b.start]
+
+    def _read_table(self, index: int, *, num_ranges: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read and check the hard range of a row group, or both; return columns that stand there."""
+        parts = self._ranges(index)[:num_ranges]
+        pieces = {part: self._read_checked(index, part, place) for place, part in enumerate(parts)}
+        source = _KnownBytes(pieces, size=self._entry.num_bytes)
+        try:
+            parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=self._metadata, pre_buffer=False)
+            return parquet.read_row_group(index, columns=columns, use_threads=False)
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise self._damage(f"row group {index} does not decode: {error}") from error
 
     def _ranges(self, index: int) -> tuple[Range, Range]:
         return column_ranges(self._metadata, index, num_hard=len(HARD_FIELDS))

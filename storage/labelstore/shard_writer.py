@@ -64,11 +64,12 @@ class ShardWriter:
         self._counts = LabelCounts()
         self._earlier_tolerance = 0.0
         self._finished: _Finished | None = None
-        packed = [path for path in leaf_paths(self._schema) if path.split(".", 1)[0] not in codec.uncompressed]
+        paths = leaf_paths(self._schema)
+        packed = [path for path in paths if path.split(".", 1)[0] not in codec.uncompressed]
         self._parquet = pq.ParquetWriter(
             path,
             self._schema,
-            compression={path: "ZSTD" if path in packed else "NONE" for path in leaf_paths(self._schema)},
+            compression={path: "ZSTD" if path in packed else "NONE" for path in paths},
             compression_level=dict.fromkeys(packed, _ZSTD_LEVEL),
             use_dictionary=["prompt_id", "finish_reason", "spans.list.element.kind", "messages.list.element.role"],
             column_encoding=dict(codec.parquet_encodings),
@@ -159,8 +160,8 @@ class ShardWriter:
         self._flush()
         self._parquet.add_key_value_metadata(self._metadata)
         self._parquet.close()
-        metadata = pq.read_metadata(self._path)  # before model and hash list come in front of the footer
-        sealed = seal_shard(self._path, num_hard=len(HARD_FIELDS), model=self._model)
+        metadata = pq.read_metadata(self._path)
+        sealed = seal_shard(self._path, metadata, num_hard=len(HARD_FIELDS), model=self._model)
         tally = self._encoder.tally()
         self._finished = _Finished(
             sealed=sealed,

@@ -18,10 +18,11 @@ import fsspec
 
 from labelstore.errors import DamagedDatasetError, NotADatasetError
 
-__all__ = ["LocalStore", "ReadableStore", "RemoteStore", "Store", "open_store"]
+__all__ = ["LocalStore", "ReadableStore", "RemoteStore", "Store", "open_store", "read_pieces", "read_range"]
 
 _TEMPORARY = ".labelgen/tmp"
 _STALE_SECONDS = 24 * 3600
+_PIECE_BYTES = 1 << 24
 
 
 class ReadableStore(Protocol):
@@ -189,6 +190,16 @@ def read_range(store: ReadableStore, name: str, start: int, stop: int) -> bytes:
     if len(content) != stop - start:
         raise DamagedDatasetError(f"{store}/{name}: ends at byte {start + len(content)}, wanted bytes up to {stop}")
     return content
+
+
+def read_pieces(store: ReadableStore, name: str, size: int) -> Iterator[bytes]:
+    """Yield the first `size` bytes of a file in pieces of a bounded size.
+
+    Raises:
+        DamagedDatasetError: the file is missing or shorter.
+    """
+    for start in range(0, size, _PIECE_BYTES):
+        yield read_range(store, name, start, min(start + _PIECE_BYTES, size))
 
 
 def _link_exclusively(scratch_path: Path, path: Path) -> bool:

@@ -18,12 +18,10 @@ from labelstore.manifest import MANIFEST_NAME, Manifest, read_contents, read_man
 from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
 from labelstore.shard_reader import ShardReader
-from labelstore.store import ReadableStore, open_store
+from labelstore.store import ReadableStore, open_store, read_pieces
 from labelstore.stream_bytes import known_bytes
 
 __all__ = ["Finding", "VerifyReport", "verify_dataset"]
-
-_PIECE_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +111,11 @@ def _check_shard(
     store: ReadableStore, shard: ShardEntry, header: Header, seen_ids: set[bytes], report: VerifyReport
 ) -> Iterator[Finding]:
     size = store.size(shard.name)
-    if size != shard.num_bytes:
-        yield Finding(file=shard.name, message=f"has {size} bytes, its entry says {shard.num_bytes}")
-    elif _hash(store, shard.name, size) != shard.sha256:
-        yield Finding(file=shard.name, message="does not have the hash in its entry")
     try:
+        if size != shard.num_bytes:
+            yield Finding(file=shard.name, message=f"has {size} bytes, its entry says {shard.num_bytes}")
+        elif _hash(store, shard.name, size) != shard.sha256:
+            yield Finding(file=shard.name, message="does not have the hash in its entry")
         reader = ShardReader(store, shard)
     except DamagedDatasetError as error:
         yield Finding(file=shard.name, message=str(error))
@@ -138,12 +136,8 @@ def _check_shard(
             except DamagedDatasetError as error:
                 yield Finding(file=shard.name, message=str(error))
                 continue
-            tolerance = row_group.tolerance(record)
-            is_exact = is_exact and tolerance is None
-            if shard.earlier_tolerance:
-                earlier = np.full(len(record.labels), shard.earlier_tolerance)
-                tolerance = earlier if tolerance is None else tolerance + earlier
-            yield from _check_record(record, shard, header, seen_ids, tolerance)
+            is_exact = is_exact and row_group.tolerance(record) is None
+            yield from _check_record(record, shard, header, seen_ids, row_group.whole_tolerance(record))
             counts += LabelCounts.of(record)
     yield from _check_stream_bytes(shard, reader)
     report.num_records += counts.num_records
@@ -189,6 +183,6 @@ def _check_record(
 
 def _hash(store: ReadableStore, name: str, size: int) -> str:
     digest = hashlib.sha256()
-    for start in range(0, size, _PIECE_BYTES):
-        digest.update(store.read(name, start, min(start + _PIECE_BYTES, size)))
+    for piece in read_pieces(store, name, size):
+        digest.update(piece)
     return digest.hexdigest()

@@ -31,6 +31,7 @@ from labelstore.codecs.packed.layout import (
     GAP,
     KEPT_GAP,
     MAX_CLUSTERS,
+    MAX_SIZE,
     NUM_FITS,
     NUM_PLACES,
     NUM_SHAPES,
@@ -70,7 +71,6 @@ _NEXT = 9  # where the next gap begins
 _BELOW = 10  # how many of the reference's places are below that
 _FIRST, _AT, _STOP = 11, 12, 13  # the label's candidates, and the next one
 _NUM_FIELDS = 14
-_MAX_SIZE = 4096
 
 
 @compiled
@@ -117,7 +117,7 @@ def _take_symbol(
     slot = state & _SLOT_MASK
     symbol = np.int64(slots[(np.uint64(context) << _TABLE_BITS) | slot])
     _refill(states, reads, words, lane, advanced(state, slot, entries[(context << SYMBOL_BITS) | symbol]))
-    return _take_bits(states, reads, words, lane, 7) if symbol == ESCAPE else symbol
+    return _take_bits(states, reads, words, lane, SYMBOL_BITS) if symbol == ESCAPE else symbol
 
 
 @compiled
@@ -126,7 +126,7 @@ def _take_low_bits(
 ) -> int:
     """Return the number of a symbol that is not one: read the symbol behind an escape, and the low bits."""
     if symbol == ESCAPE:
-        symbol = _take_bits(states, reads, words, lane, 7)
+        symbol = _take_bits(states, reads, words, lane, SYMBOL_BITS)
     if symbol < DIRECT:
         return symbol
     num_bits = 2 + ((symbol - DIRECT) >> 2)
@@ -187,7 +187,7 @@ def decode_steps(
         lanes[lane, _END] = lane_starts[lane + 1]
     last_of_cluster = np.full(len(list_offsets) - 1, -1, np.int64)
     contexts = np.empty(len(token_ids), np.uint16)
-    is_kept = np.zeros((num_lanes, _MAX_SIZE), np.uint8)
+    is_kept = np.zeros((num_lanes, MAX_SIZE), np.uint8)
     offsets[0] = 0
     for first in range(0, num_labels, num_lanes):
         width = min(num_lanes, num_labels - first)
@@ -413,7 +413,7 @@ def _take_head(
     kept = others_end - others
     if kept:
         kept -= _take_number(states, reads, words, slots, entries, lane, DROPPED + bit_length(kept))
-    if kept < 0 or kept > size or size > _MAX_SIZE:
+    if kept < 0 or kept > size or size > MAX_SIZE:
         return -1
     lanes[lane, _SHAPE], lanes[lane, _FIT], lanes[lane, _CLUSTER] = shape, fit, cluster
     lanes[lane, _LISTED] = list_offsets[cluster]

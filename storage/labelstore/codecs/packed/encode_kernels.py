@@ -40,6 +40,7 @@ from labelstore.codecs.packed.layout import (
     SHAPE,
     SIZE,
     STATE_LOW,
+    SYMBOL_BITS,
     TABLE_BITS,
     TAIL,
     TARGET_INSIDE,
@@ -502,11 +503,11 @@ def code_steps(
                 if context >= 0:
                     entry = tables[context, np.int64(value)]
                     if entry == 0:  # a symbol that training did not see
-                        if state >> np.uint64(64 - 7):
+                        if state >> np.uint64(64 - SYMBOL_BITS):
                             at -= 1
                             buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))
                             state >>= np.uint64(32)
-                        state = (state << np.uint64(7)) | value
+                        state = (state << np.uint64(SYMBOL_BITS)) | value
                         entry = tables[context, ESCAPE]
                     frequency, start = np.uint64(entry >> 16), np.uint64(entry & 0xFFFF)
                     if state >= frequency << np.uint64(64 - TABLE_BITS):

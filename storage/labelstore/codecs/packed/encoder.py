@@ -21,8 +21,9 @@ from labelstore.codecs.packed.label_tally import LabelTally
 from labelstore.codecs.packed.layout import (
     CLUSTER_HIGH,
     CLUSTER_LOW,
-    ESCAPE,
     FIT,
+    FREQUENCY_CLASSES,
+    FREQUENCY_STEPS,
     GAP,
     LIST_CLASSES,
     MAX_SIZE,
@@ -32,17 +33,19 @@ from labelstore.codecs.packed.layout import (
     NUM_SYMBOLS,
     NUM_VALUE_PLACES,
     SHAPE,
+    STREAMS,
     TABLE_BITS,
     VALUE,
 )
 from labelstore.codecs.packed.model import Model
+from labelstore.codecs.packed.tables import symbol_bits
 from labelstore.codecs.packed.values import exact_values, float_bits, grid_values, unit_exponent
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 
 __all__ = ["Costs", "LabelEncoder", "costs_of_bits", "list_class_of"]
 
-_SCORES_PER_BIT = 4
+_SCORES_PER_BIT = 4  # 127 of them, 32 bits, at most
 _UNLISTED_BITS = -4.0  # log-odds of an id that is not in a cluster's list, against its frequency
 _ASSIGN_IDS = 32  # a label's likeliest ids that decide its cluster (benchmarks/LOG.md)
 _NO_COUNTS = np.zeros(0, dtype=np.int32)
@@ -65,7 +68,7 @@ class LabelEncoder:
         self._ranks = model.rank_of_id
         self._slot_offsets, self._slots = _hashes_of(model)
         self._scores, self._priors = _scores_of(model)
-        self._costs = costs_of_model(model) if costs is None else costs
+        self._costs = costs_of_bits(symbol_bits(model.frequencies)) if costs is None else costs
         self._steps = np.zeros(0, dtype=np.int64)
         self._words = np.zeros(0, dtype=np.uint32)
         self.tally = LabelTally(model)
@@ -104,9 +107,12 @@ class LabelEncoder:
         """
         labels = record.labels
         self._check_fits(labels)
-        unit = unit_exponent(float_bits(labels.logprobs.reshape(-1)))
-        is_exact = self.model.inverse_step == 0
-        values = exact_values(labels, self.model, unit) if is_exact else grid_values(labels, self.model)
+        unit = 0
+        if self.model.inverse_step:
+            values = grid_values(labels, self.model)
+        else:
+            unit = unit_exponent(float_bits(labels.logprobs.reshape(-1)))
+            values = exact_values(labels, self.model, unit)
         self._values = values
         token_ids = np.ascontiguousarray(labels.token_ids.reshape(-1))
         offsets, num_lanes = labels.candidate_offsets, lanes_of(len(labels))
@@ -192,14 +198,6 @@ class LabelEncoder:
             raise ValueError("draws and entropy must be there for all records of a shard or for none")
 
 
-def costs_of_model(model: Model) -> Costs:
-    """Return what the model's symbols cost in bits; one without a frequency costs an escape."""
-    frequencies = model.frequencies.astype(np.float32)
-    escaped = TABLE_BITS + 7 - np.log2(frequencies[:, ESCAPE : ESCAPE + 1])
-    bits = np.where(frequencies > 0, TABLE_BITS - np.log2(np.maximum(frequencies, 1)), escaped).astype(np.float32)
-    return costs_of_bits(bits)
-
-
 def costs_of_bits(bits: NDArray[np.float32]) -> Costs:
     """Arrange costs by context and symbol so that the choices lie side by side."""
     values = bits[VALUE : VALUE + NUM_SHAPES * NUM_VALUE_PLACES].reshape(NUM_SHAPES, NUM_VALUE_PLACES, NUM_SYMBOLS)
@@ -225,20 +223,30 @@ def _hashes_of(model: Model) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _scores_of(model: Model) -> tuple[NDArray[np.int8], NDArray[np.int16]]:
     """Return how much each seen id speaks for each cluster [S, Z], and each cluster's frequency [Z], in 1/4 bits."""
     num_clusters = len(model.list_class_sizes)
-    classes = np.repeat(np.arange(len(model.frequency_class_sizes)), model.frequency_class_sizes)
-    log_frequency = (127 - classes) / 4 - np.log2(max(model.num_training_labels, 1))  # of each rank
-    scores = np.full((len(model.seen_ids), num_clusters), _UNLISTED_BITS * _SCORES_PER_BIT, dtype=np.int8)
+    classes = np.repeat(np.arange(FREQUENCY_CLASSES), model.frequency_class_sizes)
+    log_count = (FREQUENCY_CLASSES - 1 - classes) / FREQUENCY_STEPS
+    log_frequency = log_count - np.log2(max(model.num_training_labels, 1))  # of each rank
+    scores = np.full((len(model.seen_ids), num_clusters), scores_of(np.float64(_UNLISTED_BITS)), dtype=np.int8)
     clusters = np.repeat(np.arange(num_clusters), np.diff(model.list_offsets))
     log_odds = class_log_odds(model.list_classes.astype(np.float64))
     log_listed = -np.log2(1 + 2.0**-log_odds)
-    gains = (log_listed - log_frequency[model.list_ranks]) * _SCORES_PER_BIT
-    scores[model.list_ranks, clusters] = np.clip(np.rint(gains), -127, 127).astype(np.int8)
+    scores[model.list_ranks, clusters] = scores_of(log_listed - log_frequency[model.list_ranks])
     probabilities = model.frequencies.astype(np.float64) / (1 << TABLE_BITS)
     high = probabilities[CLUSTER_HIGH]
-    low = probabilities[CLUSTER_LOW : CLUSTER_LOW + 64]
+    low = probabilities[CLUSTER_LOW : CLUSTER_LOW + STREAMS["cluster_low"]]
     z = np.arange(num_clusters)
     frequency = np.maximum(high[z >> 4] * low[z >> 4, z & 15], 2.0**-20)
-    return scores, np.rint(np.log2(frequency) * _SCORES_PER_BIT).astype(np.int16)
+    return scores, priors_of(np.log2(frequency))
+
+
+def scores_of(bits: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Return log2 odds in the steps in which ids speak for clusters."""
+    return np.clip(np.rint(bits * _SCORES_PER_BIT), -127, 127).astype(np.int8)
+
+
+def priors_of(bits: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Return the clusters' log2 frequencies in the same steps."""
+    return np.rint(bits * _SCORES_PER_BIT).astype(np.int16)
 
 
 def class_log_odds(classes: NDArray[np.float64]) -> NDArray[np.float64]:

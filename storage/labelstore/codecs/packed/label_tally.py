@@ -12,15 +12,14 @@ from labelstore.codecs.packed.compiled import compiled
 from labelstore.codecs.packed.encode_kernels import Values
 from labelstore.codecs.packed.fixed_log import kept_of_tail
 from labelstore.codecs.packed.layout import (
-    ESCAPE,
     FIRST_CONTEXT,
     KEPT_BITS,
     NUM_CONTEXTS,
     STREAMS,
     SYMBOL_BITS,
-    TABLE_BITS,
 )
 from labelstore.codecs.packed.model import Model
+from labelstore.codecs.packed.tables import symbol_bits
 from labelstore.codecs.tally import Tally
 from labelstore.labels import Labels
 
@@ -52,10 +51,7 @@ class LabelTally:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._groups = _groups()
-        frequencies = np.maximum(model.frequencies.astype(np.float64), 0.5)
-        escaped = TABLE_BITS + SYMBOL_BITS - np.log2(frequencies[:, ESCAPE : ESCAPE + 1])
-        bits = np.where(model.frequencies > 0, TABLE_BITS - np.log2(frequencies), escaped)
-        self._bits = bits.astype(np.float32).reshape(-1)
+        self._bits = symbol_bits(model.frequencies).reshape(-1)
         levels = np.arange(model.inverse_step + 2, dtype=np.float64)
         self._log_weights = np.log(12 * levels**2 + 1).astype(np.float32)
         self._kept_of_tail = kept_of_tail() / (1 << KEPT_BITS)

@@ -37,6 +37,8 @@ LIST_CLASSES = 16  # of likely ids, by how likely: half a bit of log-odds each
 RANK_CLASSES = 12  # of all ids by frequency: two octaves of rank each
 NUM_PLACES = LIST_CLASSES + RANK_CLASSES
 NUM_VALUE_PLACES = 12  # the same, coarser, as the context of a value
+FREQUENCY_CLASSES = 128  # of ids that training saw, by how often, most often first
+FREQUENCY_STEPS = 4  # of these for each doubling of the count
 MAX_CLUSTERS = 1024
 MAX_SIZE = 4096  # candidates of a label
 TAIL_CODES = 512  # the highest code of a tail mass
@@ -57,7 +59,7 @@ STREAMS: dict[str, int] = {
     "gap": NUM_FITS * NUM_PLACES,  # from one other id to the next
     "value": NUM_SHAPES * NUM_VALUE_PLACES,
     "count": 16,  # of draws
-    "tail": NUM_SHAPES,
+    "tail": 16,  # by how many bits the expected code has
     "rank_inside": 16,  # of a target that is a candidate
     "rank_outside": NUM_SHAPES,
     "target_inside": 16,

@@ -15,7 +15,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from labelstore.codecs.packed.fixed_log import ln_fixed
-from labelstore.codecs.packed.layout import LIST_CLASSES, MAX_CLUSTERS, MAX_SIZE, NUM_CONTEXTS, NUM_SYMBOLS
+from labelstore.codecs.packed.layout import (
+    FREQUENCY_CLASSES,
+    LIST_CLASSES,
+    MAX_CLUSTERS,
+    MAX_SIZE,
+    NUM_CONTEXTS,
+    NUM_SYMBOLS,
+)
 from labelstore.codecs.packed.tables import check_frequencies, coding_entries, symbol_slots
 
 __all__ = ["MAX_INVERSE_STEP", "MAX_LISTED", "MAX_VOCAB_SIZE", "Model"]
@@ -25,7 +32,6 @@ MAX_INVERSE_STEP = (1 << 15) - 2  # so that a level has 15 bits
 MAX_LISTED = 1 << 14  # ids in the list of a cluster
 _MAGIC = b"LSM0"
 _HEADER = struct.Struct("<4sIIIIIIIII")  # magic, size of the rest, then the numbers of `Model`
-_FREQUENCY_CLASSES = 128
 _MAX_EXACT_BASE = 0x7FF  # the highest bits of infinity
 
 
@@ -99,7 +105,7 @@ class Model:
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"the shard's model does not unpack: {error}") from error
         source = _Source(content)
-        class_sizes = source.take("<u4", _FREQUENCY_CLASSES)
+        class_sizes = source.take("<u4", FREQUENCY_CLASSES)
         if class_sizes.sum(dtype=np.int64) != num_seen:
             raise ValueError("the shard's model counts its ids in two ways")
         seen_ids = _from_gaps(source.take_planes(num_seen), class_sizes.astype(np.int64), vocab_size)
@@ -179,7 +185,7 @@ class Model:
 def _max_bytes(num_seen: int, num_clusters: int) -> int:
     """Return the most bytes that a model has once it is unpacked."""
     num_ids = num_seen + num_clusters * MAX_LISTED
-    return 4 * _FREQUENCY_CLASSES + 3 * num_ids + 2 * LIST_CLASSES * num_clusters + 2 * NUM_CONTEXTS * NUM_SYMBOLS
+    return 4 * FREQUENCY_CLASSES + 3 * num_ids + 2 * LIST_CLASSES * num_clusters + 2 * NUM_CONTEXTS * NUM_SYMBOLS
 
 
 def _gaps(values: NDArray[np.int32], run_sizes: NDArray[np.int64]) -> NDArray[np.int64]:

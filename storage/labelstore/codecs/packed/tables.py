@@ -11,16 +11,17 @@ from labelstore.codecs.packed.layout import (
     NUM_CONTEXTS,
     NUM_SYMBOLS,
     STREAMS,
+    SYMBOL_BITS,
     TABLE_BITS,
 )
 
-__all__ = ["check_frequencies", "coding_entries", "costs_of", "frequencies_of", "smoothed", "symbol_slots"]
+__all__ = ["check_frequencies", "coding_entries", "costs_of", "frequencies_of", "symbol_bits", "symbol_slots"]
 
 _TOTAL = 1 << TABLE_BITS
 _PRIOR = 2.0  # labels' worth of the stream's average that a context starts from
 
 
-def smoothed(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def _smoothed(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return probabilities [contexts, symbols]: each context's counts, drawn to the average of its stream."""
     probabilities = np.zeros(counts.shape)
     for name, first in FIRST_CONTEXT.items():
@@ -35,14 +36,22 @@ def smoothed(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def costs_of(counts: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return what each symbol costs in bits [contexts, symbols], symbols that were not seen included."""
-    floor = 2.0 ** -(TABLE_BITS + 7)
-    costs: NDArray[np.float32] = -np.log2(np.maximum(smoothed(counts), floor)).astype(np.float32)
+    floor = 2.0 ** -(TABLE_BITS + SYMBOL_BITS)
+    costs: NDArray[np.float32] = -np.log2(np.maximum(_smoothed(counts), floor)).astype(np.float32)
     return costs
+
+
+def symbol_bits(frequencies: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return what coding a symbol takes in bits [contexts, symbols]; one without a frequency takes an escape."""
+    known = np.maximum(frequencies.astype(np.float32), 0.5)
+    escaped = TABLE_BITS + SYMBOL_BITS - np.log2(known[:, ESCAPE : ESCAPE + 1])
+    bits: NDArray[np.float32] = np.where(frequencies > 0, TABLE_BITS - np.log2(known), escaped).astype(np.float32)
+    return bits
 
 
 def frequencies_of(counts: NDArray[np.int64]) -> NDArray[np.uint16]:
     """Return the tables [contexts, symbols] of symbol counts; ESCAPE has a frequency in each."""
-    wanted = smoothed(counts) * (_TOTAL - 1)
+    wanted = _smoothed(counts) * (_TOTAL - 1)
     frequencies = np.floor(wanted).astype(np.int64)
     frequencies[(frequencies == 0) & (counts > 0)] = 1
     frequencies[:, ESCAPE] = 1

@@ -13,10 +13,20 @@ from numpy.typing import NDArray
 
 from labelstore.codecs.packed.compiled import compiled
 from labelstore.codecs.packed.encode_kernels import assign_clusters
-from labelstore.codecs.packed.encoder import Costs, LabelEncoder, class_log_odds, costs_of_bits, list_class_of
+from labelstore.codecs.packed.encoder import (
+    Costs,
+    LabelEncoder,
+    class_log_odds,
+    costs_of_bits,
+    list_class_of,
+    priors_of,
+    scores_of,
+)
 from labelstore.codecs.packed.layout import (
     DIRECT,
     EXACT_REST_BITS,
+    FREQUENCY_CLASSES,
+    FREQUENCY_STEPS,
     GAP,
     LIST_CLASSES,
     MAX_SIZE,
@@ -41,7 +51,6 @@ _MAX_CLUSTERS = 512
 _CLUSTER_ROUNDS = 8
 _TABLE_ROUNDS = 5
 _PSEUDO_LABELS = 8.0  # of the average, in each cluster's id frequencies
-_SCORE_STEPS = 4  # a bit
 _ENTRY_BITS = 12.0  # what an entry of a cluster's list costs in the model
 _MIN_ENTRY_BITS = 8.0  # and what it must save at least where many labels share the model
 _MAX_SCORED_IDS = 1 << 16
@@ -72,10 +81,11 @@ def train_model(
     offsets = _joined_offsets(records)
     num_labels = len(offsets) - 1
     counts = np.bincount(token_ids, minlength=vocab_size)
-    classes = np.where(counts > 0, np.floor(4 * np.log2(np.maximum(counts, 1))).astype(np.int64), -1)
+    log_counts = np.log2(np.maximum(counts, 1))
+    classes = np.where(counts > 0, np.floor(FREQUENCY_STEPS * log_counts).astype(np.int64), -1)
     seen = np.flatnonzero(counts > 0)
     seen = seen[np.lexsort((seen, -classes[seen]))].astype(np.int32)
-    class_sizes = np.bincount(127 - classes[seen], minlength=128).astype(np.uint32)
+    class_sizes = np.bincount(FREQUENCY_CLASSES - 1 - classes[seen], minlength=FREQUENCY_CLASSES).astype(np.uint32)
     rank_of_id = np.full(vocab_size, len(seen), dtype=np.int32)
     rank_of_id[seen] = np.arange(len(seen), dtype=np.int32)
 
@@ -134,7 +144,7 @@ class _Clustering:
                 self._offsets,
                 MAX_SIZE,
                 self._scores(),
-                np.rint(priors * _SCORE_STEPS).astype(np.int16),
+                priors_of(priors),
                 clusters,
             )
         self._count(clusters, num_clusters)
@@ -166,7 +176,7 @@ class _Clustering:
             part = slice(start, start + _CHUNK)
             frequencies = self._frequencies[: len(scores)][part, None]
             bits = np.log2(self._share(self._counts[part], self._sizes, frequencies) / frequencies)
-            scores[part] = np.clip(np.rint(bits * _SCORE_STEPS), -127, 127)
+            scores[part] = scores_of(bits)
         return scores
 
     @staticmethod

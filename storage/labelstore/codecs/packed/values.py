@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from labelstore.codecs.packed.encode_kernels import Values
 from labelstore.codecs.packed.fixed_log import log_of_kept
-from labelstore.codecs.packed.layout import ENTROPY_STEPS, EXACT_REST_BITS, TAIL_CODES
+from labelstore.codecs.packed.layout import ENTROPY_STEPS, EXACT_REST_BITS, TAIL_CODES, TARGET_STEPS
 from labelstore.codecs.packed.model import Model
 from labelstore.labels import Labels
 
@@ -35,7 +35,7 @@ def grid_values(labels: Labels, model: Model) -> Values:
     entropies = np.zeros(0, dtype=np.uint32)
     if labels.entropy is not None:
         entropies = np.minimum(np.rint(labels.entropy.astype(np.float64) * ENTROPY_STEPS), 0xFFFF).astype(np.uint32)
-    targets = np.rint(labels.target_logprobs.astype(np.float64) * -32)
+    targets = np.rint(labels.target_logprobs.astype(np.float64) * -TARGET_STEPS)
     return Values(
         levels=grid_levels(logprobs, labels.candidate_offsets, model.inverse_step),
         rests=np.zeros(len(logprobs), dtype=np.uint32),
