@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.codecs.packed import numpy_decoder
+from labelstore.codecs.packed import numpy_sort
 from labelstore.codecs.packed.coded import Coded, empty_coded, lookup_of
 from labelstore.codecs.packed.fixed_log import kept_of_tail
 from labelstore.codecs.packed.frame import Frame, read_frame
@@ -127,9 +127,9 @@ class LabelDecoder:
         return bound
 
     def _labels(self, coded: Coded) -> Labels:
-        sort_grid, sort_exact = numpy_decoder.sort_grid, numpy_decoder.sort_exact
+        sort_grid, sort_exact = numpy_sort.sort_grid, numpy_sort.sort_exact
         if self.is_compiled:
-            from labelstore.codecs.packed.decode_kernels import sort_exact, sort_grid
+            from labelstore.codecs.packed.sort_kernels import sort_exact, sort_grid
 
         model = self._model
         token_ids = np.empty_like(coded.token_ids)

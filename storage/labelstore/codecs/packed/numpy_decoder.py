@@ -47,14 +47,12 @@ from labelstore.codecs.packed.layout import (
 from labelstore.codecs.packed.numpy_batch import Batch, Round, starts_of
 from labelstore.codecs.packed.numpy_lanes import Coder
 
-__all__ = ["NumpyDecoder", "sort_exact", "sort_grid"]
+__all__ = ["NumpyDecoder"]
 
 _Ints = NDArray[np.int64]
 _Bools = NDArray[np.bool_]
 
 _MAX_PLACE = 1 << 26  # beyond every list and vocabulary
-_MAX_PADDED = 4  # times the candidates: ragged rows are padded up to there
-_WITHIN_BITS = 12  # of a candidate's number in its label
 _NO_BITS = 0xFFFFFFFF  # more than the bits of any value
 _VALUE_PLACES = np.array(
     [c >> 1 if c < LIST_CLASSES else (LIST_CLASSES >> 1) + (c - LIST_CLASSES) // 3 for c in range(NUM_PLACES)]
@@ -382,56 +380,6 @@ class NumpyDecoder:
             counts[i, :width] = steps.numbers(by_step[i, :width], i)
         flat: _Ints = counts.T[is_there]
         return flat
-
-
-def sort_grid(
-    coded: Coded,
-    log_of_level: _Ints,
-    token_ids: NDArray[np.int32],
-    logprobs: NDArray[np.float32],
-    draw_counts: NDArray[np.int32],
-) -> None:
-    """Fill ids and logprobs [C], each label's candidates most likely first; equals in coded order."""
-    row = np.repeat(np.arange(len(coded.offsets) - 1), np.diff(coded.offsets))
-    order = _order(coded.offsets, row, len(log_of_level) - coded.levels.astype(np.int64))
-    token_ids[:] = coded.token_ids[order]
-    logprobs[:] = (coded.shifts[row] + log_of_level[coded.levels[order]]).astype(np.float32) * np.float32(2.0**-24)
-    if len(draw_counts):
-        draw_counts[:] = coded.draw_counts[order]
-
-
-def sort_exact(
-    coded: Coded, token_ids: NDArray[np.int32], bits: NDArray[np.uint32], draw_counts: NDArray[np.int32]
-) -> None:
-    """Fill ids and float bits [C], each label's candidates most likely first; equals in coded order."""
-    sizes = np.diff(coded.offsets)
-    row = np.repeat(np.arange(len(sizes)), sizes)
-    order = _order(coded.offsets, row, coded.exact_bits.astype(np.int64))
-    for n in np.flatnonzero((coded.shifts > 0) & (coded.shifts < sizes)):  # the first of equals to the front
-        first = coded.offsets[n]
-        run = order[first : first + coded.shifts[n] + 1]
-        run[:] = np.roll(run, 1)
-    token_ids[:] = coded.token_ids[order]
-    bits[:] = coded.exact_bits[order]
-    if len(draw_counts):
-        draw_counts[:] = coded.draw_counts[order]
-
-
-def _order(offsets: _Ints, row: _Ints, keys: _Ints) -> _Ints:
-    """Return the order by row and key, keys below 2^32; equals keep theirs."""
-    sizes = np.diff(offsets)
-    width = int(sizes.max(initial=0))
-    if len(sizes) * width > _MAX_PADDED * (len(keys) + 1000):
-        return np.asarray(np.lexsort((keys, row)))
-    # Rows of 64 uint32, each with its place in the low bits, sort 10 to 20 times as fast as an argsort of all.
-    wide = (keys << _WITHIN_BITS) | (np.arange(len(keys)) - np.repeat(offsets[:-1], sizes))
-    dtype = np.uint32 if len(keys) == 0 or keys.max() < (1 << (32 - _WITHIN_BITS)) - 1 else np.int64
-    rows = np.full((len(sizes), width), np.iinfo(dtype).max, dtype=dtype)
-    is_there = np.arange(width) < sizes[:, None]
-    rows[is_there] = wide
-    rows.sort(axis=1)
-    order: _Ints = np.repeat(offsets[:-1], sizes) + (rows[is_there] & (MAX_SIZE - 1))
-    return order
 
 
 def _counts_above(sizes: _Ints) -> list[int]:
