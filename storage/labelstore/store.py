@@ -6,8 +6,6 @@ A name is a path below the dataset's folder, with forward slashes: "data/000000-
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,13 +14,16 @@ from typing import Protocol
 
 import fsspec
 
+from labelstore import local_files
 from labelstore.errors import DamagedDatasetError, NotADatasetError
+from labelstore.local_files import LocalFile
 
 __all__ = ["LocalStore", "ReadableStore", "RemoteStore", "Store", "open_store", "read_pieces", "read_range"]
 
 _TEMPORARY = ".labelgen/tmp"
 _STALE_SECONDS = 24 * 3600
 _PIECE_BYTES = 1 << 24
+_CLAIM_SECONDS = 10  # a claim that is older was left by a writer that died; giving a name takes milliseconds
 
 
 class ReadableStore(Protocol):
@@ -81,22 +82,29 @@ class LocalStore:
 
     def put_new(self, name: str, content: bytes | Path) -> bool:
         with self._scratch(content) as scratch_path:
-            return _link_exclusively(scratch_path, self._made_parent(name))
+            path = self._made_parent(name)
+            try:
+                return local_files.link(scratch_path, path)
+            except OSError as error:
+                if not local_files.have_no_links(error):
+                    raise
+            return _rename_claimed(scratch_path, path, self.root / f"{_TEMPORARY}/{name.replace('/', '_')}.claim")
 
     def replace(self, name: str, content: bytes) -> None:
-        path = self._made_parent(name)
         with self._scratch(content) as scratch_path:
-            scratch_path.rename(path)
-            _sync_folder(path.parent)
+            local_files.rename(scratch_path, self._made_parent(name))
+
+    def append(self, name: str, line: bytes) -> None:
+        """Add a line to a file, which is made if it is missing. A crash can leave a part of the line behind."""
+        with LocalFile(self._made_parent(name), "ab") as file:
+            file.write(line)
+            file.sync()
 
     def move(self, name: str, new_name: str) -> None:
-        path = self._made_parent(new_name)
-        (self.root / name).rename(path)
-        _sync_folder(path.parent)
-        _sync_folder((self.root / name).parent)
+        local_files.rename(self.root / name, self._made_parent(new_name))
 
     def delete(self, name: str) -> None:
-        (self.root / name).unlink(missing_ok=True)
+        local_files.remove(self.root / name)
 
     def scratch_path(self) -> Path:
         return self._made_parent(f"{_TEMPORARY}/{uuid.uuid4().hex}")
@@ -114,21 +122,17 @@ class LocalStore:
         """Give a synced file of this content under a temporary name, which is gone afterwards."""
         scratch_path = content if isinstance(content, Path) else self.scratch_path()
         try:
-            with scratch_path.open("rb+" if isinstance(content, Path) else "wb") as file:
+            with LocalFile(scratch_path, "rb+" if isinstance(content, Path) else "wb") as file:
                 if isinstance(content, bytes):
                     file.write(content)
-                    file.flush()
-                os.fsync(file.fileno())  # or a power cut can keep the name and lose the bytes
+                file.sync()
             yield scratch_path
         finally:
-            scratch_path.unlink(missing_ok=True)
+            local_files.remove(scratch_path)
 
     def _made_parent(self, name: str) -> Path:
         path = self.root / name
-        missing = [folder for folder in path.parents if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
-            _sync_folder(folder.parent)
+        local_files.make_folder(path.parent)
         return path
 
 
@@ -202,41 +206,34 @@ def read_pieces(store: ReadableStore, name: str, size: int) -> Iterator[bytes]:
         yield read_range(store, name, start, min(start + _PIECE_BYTES, size))
 
 
-def _link_exclusively(scratch_path: Path, path: Path) -> bool:
-    """Give a finished file its final name; False if the name is taken."""
-    try:
-        os.link(scratch_path, path)  # unlike O_EXCL and a write, the name never stands for half a file
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            raise
-        return _copy_exclusively(scratch_path, path)  # a file system without hard links
-    _sync_folder(path.parent)
-    return True
+def _rename_claimed(scratch_path: Path, path: Path, claim_path: Path) -> bool:
+    """Give a finished file its final name where there are no hard links; False if the name is taken.
+
+    Whoever makes the claim, an empty file beside, renames: the name never stands for half a file.
+    """
+    while not path.exists():
+        try:
+            LocalFile(claim_path, "xb").close()
+        except FileExistsError:
+            _wait_for_claim(claim_path)
+            continue
+        try:
+            if path.exists():  # given between the look and the claim
+                return False
+            local_files.rename(scratch_path, path)
+            return True
+        finally:
+            local_files.remove(claim_path)
+    return False
 
 
-def _copy_exclusively(scratch_path: Path, path: Path) -> bool:
+def _wait_for_claim(claim_path: Path) -> None:
+    """Give another writer time to name its file; take its claim away if it never did."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError:
-        return False
-    try:
-        with scratch_path.open("rb") as source, os.fdopen(descriptor, "wb") as target:
-            while data := source.read(1 << 20):
-                target.write(data)
-            target.flush()
-            os.fsync(target.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # or a power cut can lose the name
-    finally:
-        os.close(descriptor)
+        age = time.time() - claim_path.stat().st_mtime
+    except FileNotFoundError:
+        return
+    if age > _CLAIM_SECONDS:
+        local_files.remove(claim_path)
+    else:
+        time.sleep(0.01)

@@ -10,6 +10,7 @@ import pytest
 from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
 from labelstore.errors import DamagedDatasetError
+from labelstore.store import LocalStore
 
 
 def write_rows(path: Path, rows: list[Any]) -> Path:
@@ -24,7 +25,7 @@ def ingest(root: Path, *sources: Path | str, block_size: int = 4, limit: int | N
         columns=(),
         block_size=block_size,
         limit=limit,
-        rejects=RejectLog(root / "rejected.jsonl"),
+        rejects=RejectLog(LocalStore(root)),
     )
 
 
@@ -65,7 +66,7 @@ def test_an_id_with_other_content_is_rejected_and_both_rows_are_named(tmp_path: 
     source = write_rows(tmp_path / "p.jsonl", [*ROWS, {"id": "r2", "prompt": "other"}, ROWS[0], {"nothing": 1}])
     result = ingest(tmp_path, source)
     assert (result.num_new, result.num_duplicates, result.num_rejected) == (6, 1, 2)
-    rejected = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    rejected = [json.loads(line) for line in (tmp_path / ".labelgen/rejected.jsonl").read_text().splitlines()]
     assert rejected[0]["line"] == 7 and rejected[0]["id"] == "r2"
     assert f"is that of {source}:3 too" in rejected[0]["reason"]
     assert rejected[1]["line"] == 9 and rejected[1]["id"] is None
@@ -75,7 +76,7 @@ def test_rejects_are_logged_once_however_often_a_job_runs(tmp_path: Path) -> Non
     source = write_rows(tmp_path / "p.jsonl", [{"nothing": 1}])
     ingest(tmp_path, source)
     source.touch()
-    log = tmp_path / "rejected.jsonl"
+    log = tmp_path / ".labelgen/rejected.jsonl"
     log.write_bytes(log.read_bytes() + b'{"torn')  # a kill in the middle of a line
     ingest(tmp_path, source)
     assert len(log.read_text().splitlines()) == 1
@@ -138,5 +139,5 @@ def test_a_damaged_block_is_an_error_that_names_it(tmp_path: Path) -> None:
     ingest(tmp_path, write_rows(tmp_path / "p.jsonl", ROWS))
     path = tmp_path / ".labelgen/prompts/000001.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DamagedDatasetError, match=r"000001.parquet: the snapshot of the prompts does not read"):
+    with pytest.raises(DamagedDatasetError, match=r"000001.parquet: .* Without its prompts, block 000001"):
         PromptSnapshot(tmp_path).read_block("000001")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import labelstore
+from failing_os import failing_writes
 from labelstore.codecs import codec_named
 from labelstore.dataset_writer import DatasetWriter, finish_dataset
+from labelstore.store import LocalStore
 from make_records import make_dataset, make_header, make_record
-
-STEPS = ("fsync", "link")  # every write goes through one of them
 
 
 def write_block(root: Path, block: int) -> None:
@@ -23,36 +25,6 @@ def write_block(root: Path, block: int) -> None:
     records = [make_record(block * 3 + i) for i in range(3)]
     writer.publish_block(f"{block:06d}", records, num_prompts=3, num_rejected=0, recorded={})
     writer.finish()
-
-
-class FailingOs:
-    """Stands in for `os` in the store; the call with the given number fails, and so do all after a kill."""
-
-    def __init__(self, fail_at: int, error: BaseException) -> None:
-        self.calls = 0
-        self._fail_at = fail_at
-        self._error = error
-
-    def __getattr__(self, name: str) -> Any:
-        real: Callable[..., Any] = getattr(os, name)
-        if name not in STEPS:
-            return real
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            if self.calls == self._fail_at:
-                raise self._error
-            return real(*args, **kwargs)
-
-        return call
-
-
-def count_steps(root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    counting = FailingOs(-1, OSError())
-    with monkeypatch.context() as patch:
-        patch.setattr("labelstore.store.os", counting)
-        write_block(root, 1)
-    return counting.calls
 
 
 @pytest.mark.parametrize(
@@ -63,22 +35,24 @@ def count_steps(root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_write_that_fails_at_any_step_leaves_old_or_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    make_dataset(tmp_path / "counted", num_blocks=1)
-    num_steps = count_steps(tmp_path / "counted", monkeypatch)
-    assert num_steps > 6
-    for step in range(1, num_steps + 1):
-        root = make_dataset(tmp_path / str(step), num_blocks=1)
-        with monkeypatch.context() as patch:
-            patch.setattr("labelstore.store.os", FailingOs(step, error))
-            with pytest.raises(type(error)):
-                write_block(root, 1)
+    before = make_dataset(tmp_path / "before", num_blocks=1)
+    shutil.copytree(before, tmp_path / "counted")
+    with failing_writes(monkeypatch) as counted:
+        write_block(tmp_path / "counted", 1)
+    assert len(counted.calls) > 20
+    for step in range(1, len(counted.calls) + 1):
+        root = Path(shutil.copytree(before, tmp_path / str(step)))
+        with failing_writes(monkeypatch, fail_at=step, error=error), pytest.raises(type(error)):
+            write_block(root, 1)
         assert len(labelstore.open_dataset(root)) in (3, 6)
         assert all(record.labels for record in labelstore.open_dataset(root))
-        write_block(root, 1)  # space is back: the same command goes on
+        with failing_writes(monkeypatch):
+            write_block(root, 1)  # space is back: the same command goes on
         report = labelstore.verify_dataset(root)
         assert report.is_sound, (step, report.findings)
         assert report.num_records == 6
-        assert not list((root / ".labelgen/tmp").iterdir())
+        left = list((root / ".labelgen/tmp").iterdir())  # where deleting failed, finish does it a day later
+        assert not left or counted.calls[step - 1] == "unlink"
 
 
 def test_of_two_jobs_the_first_entry_wins_and_nothing_doubles(tmp_path: Path) -> None:
@@ -138,9 +112,54 @@ def test_a_withdrawn_entry_gives_way_to_the_next_generation(tmp_path: Path) -> N
     assert labelstore.open_dataset(tmp_path)[3].prompt_id == "prompt-9"
 
 
-def test_a_disk_without_hard_links_keeps_exclusiveness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr("labelstore.store.os.link", no_links)
+    monkeypatch.setattr("labelstore.local_files.os.link", no_links)
+
+
+@pytest.mark.usefixtures("no_hard_links")
+def test_a_disk_without_hard_links_keeps_exclusiveness(tmp_path: Path) -> None:
     test_of_two_jobs_the_first_entry_wins_and_nothing_doubles(tmp_path)
+    assert not list((tmp_path / ".labelgen/tmp").iterdir())
+
+
+@pytest.mark.usefixtures("no_hard_links")
+def test_without_hard_links_one_of_many_writers_wins_and_no_reader_sees_half_a_file(tmp_path: Path) -> None:
+    contents = [bytes([i]) * 100_000 for i in range(8)]
+    seen: set[bytes] = set()
+    wins: list[bytes] = []
+    is_done = threading.Event()
+
+    def write(content: bytes) -> None:
+        if LocalStore(tmp_path).put_new("entries/0.json", content):
+            wins.append(content)
+
+    def watch() -> None:
+        while not is_done.is_set():
+            if (tmp_path / "entries/0.json").exists():
+                seen.add((tmp_path / "entries/0.json").read_bytes())
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    watcher = threading.Thread(target=watch)
+    for thread in [watcher, *threads]:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    is_done.set()
+    watcher.join()
+    assert len(wins) == 1
+    assert seen <= {wins[0]} and (tmp_path / "entries/0.json").read_bytes() == wins[0]
+
+
+@pytest.mark.usefixtures("no_hard_links")
+def test_without_hard_links_the_claim_of_a_dead_writer_binds_nobody(tmp_path: Path) -> None:
+    claim = tmp_path / ".labelgen/tmp/entries_0.json.claim"
+    claim.parent.mkdir(parents=True)
+    claim.touch()
+    os.utime(claim, times=(time.time() - 60,) * 2)
+    assert LocalStore(tmp_path).put_new("entries/0.json", b"content")
+    assert (tmp_path / "entries/0.json").read_bytes() == b"content"
+    assert not claim.exists()
