@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore import local_files
 from labelstore.codecs import Codec
 from labelstore.entry import ENTRIES_DIR, Entry, ShardEntry, entry_name, next_generation, read_entries
 from labelstore.errors import DamagedDatasetError, FingerprintError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
+from labelstore.local_files import make_folder as make_local_folder
 from labelstore.manifest import MANIFEST_NAME, Manifest
 from labelstore.model_source import ModelSource
 from labelstore.record import LabelRecord
@@ -285,7 +285,7 @@ def make_folder(root: Path) -> None:
         NotADatasetError: it cannot be made.
     """
     try:
-        local_files.make_folder(root)
+        make_local_folder(root)
     except OSError as error:
         raise NotADatasetError(
             f"{root}: the folder cannot be made ({error.strerror}); give -o one that can be written to"

@@ -14,9 +14,8 @@ from typing import Protocol
 
 import fsspec
 
-from labelstore import local_files
 from labelstore.errors import DamagedDatasetError, NotADatasetError
-from labelstore.local_files import LocalFile
+from labelstore.local_files import LocalFile, have_no_links, link, make_folder, remove, rename
 
 __all__ = ["LocalStore", "ReadableStore", "RemoteStore", "Store", "open_store", "read_pieces", "read_range"]
 
@@ -84,15 +83,15 @@ class LocalStore:
         with self._scratch(content) as scratch_path:
             path = self._made_parent(name)
             try:
-                return local_files.link(scratch_path, path)
+                return link(scratch_path, path)
             except OSError as error:
-                if not local_files.have_no_links(error):
+                if not have_no_links(error):
                     raise
             return _rename_claimed(scratch_path, path, self.root / f"{_TEMPORARY}/{name.replace('/', '_')}.claim")
 
     def replace(self, name: str, content: bytes) -> None:
         with self._scratch(content) as scratch_path:
-            local_files.rename(scratch_path, self._made_parent(name))
+            rename(scratch_path, self._made_parent(name))
 
     def append(self, name: str, line: bytes) -> None:
         """Add a line to a file, which is made if it is missing. A crash can leave a part of the line behind."""
@@ -101,10 +100,10 @@ class LocalStore:
             file.sync()
 
     def move(self, name: str, new_name: str) -> None:
-        local_files.rename(self.root / name, self._made_parent(new_name))
+        rename(self.root / name, self._made_parent(new_name))
 
     def delete(self, name: str) -> None:
-        local_files.remove(self.root / name)
+        remove(self.root / name)
 
     def scratch_path(self) -> Path:
         return self._made_parent(f"{_TEMPORARY}/{uuid.uuid4().hex}")
@@ -128,11 +127,11 @@ class LocalStore:
                 file.sync()
             yield scratch_path
         finally:
-            local_files.remove(scratch_path)
+            remove(scratch_path)
 
     def _made_parent(self, name: str) -> Path:
         path = self.root / name
-        local_files.make_folder(path.parent)
+        make_folder(path.parent)
         return path
 
 
@@ -220,10 +219,10 @@ def _rename_claimed(scratch_path: Path, path: Path, claim_path: Path) -> bool:
         try:
             if path.exists():  # given between the look and the claim
                 return False
-            local_files.rename(scratch_path, path)
+            rename(scratch_path, path)
             return True
         finally:
-            local_files.remove(claim_path)
+            remove(claim_path)
     return False
 
 
@@ -234,6 +233,6 @@ def _wait_for_claim(claim_path: Path) -> None:
     except FileNotFoundError:
         return
     if age > _CLAIM_SECONDS:
-        local_files.remove(claim_path)
+        remove(claim_path)
     else:
         time.sleep(0.01)
