@@ -16,7 +16,7 @@ from labelstore.codecs import Codec
 from labelstore.entry import ENTRIES_DIR, Entry, ShardEntry, entry_name, next_generation, read_entries
 from labelstore.errors import DamagedDatasetError, FingerprintError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
-from labelstore.local_files import make_folder as make_local_folder
+from labelstore.local_files import make_folders
 from labelstore.manifest import MANIFEST_NAME, Manifest
 from labelstore.model_source import ModelSource
 from labelstore.record import LabelRecord
@@ -285,7 +285,7 @@ def make_folder(root: Path) -> None:
         NotADatasetError: it cannot be made.
     """
     try:
-        make_local_folder(root)
+        make_folders(root)
     except OSError as error:
         raise NotADatasetError(
             f"{root}: the folder cannot be made ({error.strerror}); give -o one that can be written to"

@@ -10,7 +10,7 @@ import io
 import os
 from pathlib import Path
 
-__all__ = ["LocalFile", "have_no_links", "link", "make_folder", "remove", "rename", "sync_folder"]
+__all__ = ["LocalFile", "have_no_links", "link", "make_folders", "remove", "rename", "sync_folder"]
 
 
 class LocalFile(io.FileIO):
@@ -60,7 +60,7 @@ def remove(path: Path) -> None:
         return
 
 
-def make_folder(folder: Path) -> None:
+def make_folders(folder: Path) -> None:
     """Make a folder and those above it, each synced, where they are missing."""
     missing = [above for above in (folder, *folder.parents) if not above.exists()]
     for above in reversed(missing):

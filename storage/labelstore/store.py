@@ -15,7 +15,7 @@ from typing import Protocol
 import fsspec
 
 from labelstore.errors import DamagedDatasetError, NotADatasetError
-from labelstore.local_files import LocalFile, have_no_links, link, make_folder, remove, rename
+from labelstore.local_files import LocalFile, have_no_links, link, make_folders, remove, rename
 
 __all__ = ["LocalStore", "ReadableStore", "RemoteStore", "Store", "open_store", "read_pieces", "read_range"]
 
@@ -131,7 +131,7 @@ class LocalStore:
 
     def _made_parent(self, name: str) -> Path:
         path = self.root / name
-        make_folder(path.parent)
+        make_folders(path.parent)
         return path
 
 
