@@ -26,7 +26,7 @@ import labelgen
 import labelstore
 from labelgen.job.requests import PromptRequests
 from labelgen.prompts.prompt import Prompt
-from labelgen.prompts.sources import read_source
+from labelgen.prompts.sources import find_sources, read_prompts
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.teacher import GenerateRequest, Request, ScoreRequest
 from labelgen.teachers.vllm_logprobs import ARRAYS_KEY
@@ -49,10 +49,10 @@ class Workload:
     def _make(self, spec: labelgen.RunSpec) -> Iterator[Request]:
         sampling, _ = spec.sampling.resolve(self.teacher.facts.sampling_defaults)
         maker = PromptRequests(spec=spec, facts=self.teacher.facts, tokenizer=self.teacher.tokenizer, sampling=sampling)
-        for source in spec.sources:
-            for row, prompt in enumerate(read_source(source, task=spec.task)):
+        for source in find_sources(spec.sources, task=spec.task, fields=spec.fields):
+            for row, prompt in enumerate(read_prompts(source)):
                 if isinstance(prompt, Prompt):
-                    yield from maker.make(prompt, f"{source}/{row}")
+                    yield from maker.make(prompt, f"{source.name}/{row}")
 
     def run_bare(self, task: str, **changes: Any) -> int:
         """Run all requests on the engine alone and return the tokens; `changes` are of the sampling parameters."""

@@ -8,17 +8,35 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["dataset_argument", "json_option", "output_option", "run_options"]
+from labelgen.cli.grouped_help import grouped
+from labelgen.cli.job_file import job_file_option
+from labelgen.cli.option_types import NAME_AND_VALUE, TEXT_FILE
+
+__all__ = [
+    "chat_options",
+    "dataset_argument",
+    "json_option",
+    "output_option",
+    "quiet_option",
+    "run_options",
+    "teacher_options",
+    "with_options",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Option = Callable[[_Command], _Command]
 
 dataset_argument = click.argument("dataset", metavar="DIR", type=click.Path(path_type=str))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress and no notes; warnings and errors only.")
+
+_JOB, _PROMPTS, _TEACHER, _KEPT, _CHATS = "The job", "Prompts", "Teacher", "What is kept of each label", "Chats"
 
 
-def output_option(what: str) -> Callable[[_Command], _Command]:
+def output_option(what: str, *, group: str | None = None) -> Callable[[_Command], _Command]:
     """Return the option that names the folder a command writes to."""
-    return click.option(
+    make = click.option if group is None else lambda *names, **settings: grouped(group, *names, **settings)
+    decorator: Callable[[_Command], _Command] = make(
         "-o",
         "--output",
         "output_dir",
@@ -27,43 +45,104 @@ def output_option(what: str) -> Callable[[_Command], _Command]:
         type=click.Path(path_type=Path),
         help=f"Folder of {what}; new, empty, or one that this command goes on with.",
     )
+    return decorator
 
 
-_RUN_OPTIONS = [
-    output_option("the dataset"),
-    click.option("--teacher", metavar="MODEL", required=True, help="Model folder, or a hub name such as owner/name."),
-    click.option("--top-k", type=int, help="Keep the K most likely tokens.  [default: 64, if nothing else is kept]"),
-    click.option("--keep-mass", type=float, help="Keep the fewest tokens with this probability mass, in (0, 1]."),
-    click.option("--min-k", type=int, help="With --keep-mass: tokens at least.  [default: 1]"),
-    click.option("--max-k", type=int, help="With --keep-mass: tokens at most.  [default: 256]"),
-    click.option("--draws", type=int, help="Keep random draws from the distribution; with --top-k, from its tail."),
-    click.option("--entropy", is_flag=True, help="Keep the entropy of the whole distribution too."),
-    click.option(
+teacher_options: list[Callable[[Any], Any]] = [
+    grouped(_TEACHER, "--teacher", metavar="MODEL", required=True, help="Model folder, or a hub name: owner/name."),
+    grouped(_TEACHER, "--dtype", help="auto, float32, bfloat16 or float16.  [default: float32 on a CPU, else auto]"),
+    grouped(_TEACHER, "--head-dtype", help="Precision of the output layer; float32 breaks a bfloat16 head's ties."),
+    grouped(_TEACHER, "--max-model-len", type=int, help="Context in tokens.  [default: the model's]"),
+    grouped(
+        _TEACHER,
+        "--gpu-memory-utilization",
+        type=float,
+        default=0.9,
+        show_default=True,
+        help="Share of the GPU's memory.",
+    ),
+    grouped(_TEACHER, "--tensor-parallel-size", type=int, default=1, show_default=True, help="GPUs for one copy."),
+]
+
+_JOB_OPTIONS: list[Callable[[Any], Any]] = [
+    output_option("the dataset", group=_JOB),
+    job_file_option(_JOB),
+    grouped(
+        _JOB, "--block-size", type=int, default=2048, show_default=True, help="Prompts in a unit of work (a block)."
+    ),
+    grouped(_JOB, "--max-rejects", metavar="N|P%", help="Stop when more rows are rejected.  [default: never]"),
+    grouped(_JOB, "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
+    grouped(_JOB, "--quiet", is_flag=True, help="No progress and no notes; warnings and errors only."),
+]
+
+_PROMPT_OPTIONS: list[Callable[[Any], Any]] = [
+    grouped(_PROMPTS, "--id-field", metavar="FIELD", default="id", show_default=True, help="Field that names a row."),
+    grouped(_PROMPTS, "--template", type=TEXT_FILE, metavar="FILE", help="Text with {field} for a row's values."),
+    grouped(
+        _PROMPTS, "--column", "columns", metavar="FIELD", multiple=True, help="Field kept with each record; repeatable."
+    ),
+    grouped(_PROMPTS, "--limit", type=int, help="Prompts in the folder at most: the first ones."),
+    grouped(
+        _PROMPTS, "--sample-prompts", type=int, metavar="N", help="Prompts in the folder at most: N chosen by hash."
+    ),
+    grouped(
+        _PROMPTS,
+        "--sample-seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Seed of --sample-prompts; samples nest.",
+    ),
+]
+
+_KEPT_OPTIONS: list[Callable[[Any], Any]] = [
+    grouped(_KEPT, "--top-k", type=int, help="The K most likely tokens.  [default: 64, if nothing else is kept]"),
+    grouped(_KEPT, "--keep-mass", type=float, help="The fewest tokens with this probability mass, in (0, 1]."),
+    grouped(_KEPT, "--min-k", type=int, help="With --keep-mass: tokens at least.  [default: 1]"),
+    grouped(_KEPT, "--max-k", type=int, help="With --keep-mass: tokens at most.  [default: 256]"),
+    grouped(_KEPT, "--draws", type=int, help="Random draws from the distribution; with --top-k, from its tail."),
+    grouped(_KEPT, "--entropy", is_flag=True, help="The entropy of the whole distribution too, in nats."),
+    grouped(
+        _KEPT,
         "--codec",
         default="standard",
         show_default=True,
         help="How soft labels are stored: exact, standard, small, or open (for any tool that reads Parquet).",
     ),
-    click.option("--block-size", type=int, default=2048, show_default=True, help="Prompts in a unit of work."),
-    click.option(
-        "--column", "columns", metavar="FIELD", multiple=True, help="Field kept beside each record; repeatable."
+]
+
+chat_options: list[Callable[[Any], Any]] = [
+    grouped(_CHATS, "--system", metavar="TEXT", help="System message of chats without one; makes a prompt a chat."),
+    grouped(_CHATS, "--chat", "as_chat", is_flag=True, help="Ask each prompt as the user's message of a chat."),
+    grouped(
+        _CHATS,
+        "--chat-template",
+        type=TEXT_FILE,
+        metavar="FILE",
+        help="Jinja template.  [default: the teacher's own]",
     ),
-    click.option("--limit", type=int, help="Prompts read at most, those in the folder already included."),
-    click.option("--dtype", help="auto, float32, bfloat16 or float16.  [default: float32 on a CPU, else auto]"),
-    click.option("--head-dtype", help="Precision of the output layer; float32 breaks the ties of a bfloat16 head."),
-    click.option("--max-model-len", type=int, help="Context in tokens.  [default: the model's]"),
-    click.option(
-        "--gpu-memory-utilization", type=float, default=0.9, show_default=True, help="Share of the GPU's memory."
+    grouped(
+        _CHATS,
+        "--chat-template-arg",
+        "chat_template_args",
+        type=NAME_AND_VALUE,
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="Argument of the template, such as enable_thinking=false; repeatable.",
     ),
-    click.option("--tensor-parallel-size", type=int, default=1, show_default=True, help="GPUs for one copy."),
-    json_option,
-    click.option("--quiet", is_flag=True, help="No progress and no notes; errors only."),
 ]
 
 
-def run_options(command: _Command) -> _Command:
-    """Add the options of every command that starts a teacher."""
-    return with_options(_RUN_OPTIONS)(command)
+def run_options(*field_options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """Return the decorator that adds the options of every command that labels; `field_options` name the content."""
+    named = [*field_options, *_PROMPT_OPTIONS]
+    return with_options([*_JOB_OPTIONS, *teacher_options, *named, *_KEPT_OPTIONS])
+
+
+def field_option(name: str, what: str) -> Callable[[_Command], _Command]:
+    """Return the option that names the field with the content of a row."""
+    default = name.removeprefix("--").removesuffix("-field")
+    return grouped(_PROMPTS, name, metavar="FIELD", help=f"Field with {what}.  [default: {default}]")
 
 
 def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[_Command], _Command]:

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["run_command"]
+if TYPE_CHECKING:
+    from labelgen.job.spec import RunSpec
+
+__all__ = ["build_spec", "run_command"]
 
 
-def run_command(
+def run_command(*, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Run a job that the command line describes.
+
+    Raises:
+        click.ClickException: the command asks for what cannot be.
+    """
+    from labelgen.cli.progress import TerminalWatcher
+    from labelgen.cli.render import print_summary
+    from labelgen.job.progress import NullWatcher
+    from labelgen.job.runner import Job
+
+    try:
+        spec = build_spec(**options)
+        job = Job(spec)
+        with TerminalWatcher() as watcher:
+            summary = job.run(NullWatcher() if quiet else watcher)
+    except (ValueError, ImportError) as error:
+        raise click.ClickException(str(error)) from error
+    print_summary(summary, as_json=as_json)
+
+
+def build_spec(
     *,
-    task: Any,
     sources: Sequence[str],
-    output_dir: Path,
-    teacher: str,
     top_k: int | None,
     keep_mass: float | None,
     min_k: int | None,
@@ -28,49 +48,65 @@ def run_command(
     max_model_len: int | None,
     gpu_memory_utilization: float,
     tensor_parallel_size: int,
-    as_json: bool,
-    quiet: bool,
+    id_field: str,
+    columns: Sequence[str],
+    template: str | None,
+    sample_prompts: int | None,
+    sample_seed: int,
+    max_rejects: str | None,
+    prompt_field: str | None = None,
+    messages_field: str | None = None,
+    text_field: str | None = None,
+    system: str | None = None,
+    as_chat: bool = False,
+    chat_template: str | None = None,
+    chat_template_args: Sequence[tuple[str, Any]] = (),
     **of_the_spec: Any,
-) -> None:
-    """Run a job that the command line describes.
+) -> RunSpec:
+    """Return the run that the options describe.
 
     Raises:
-        click.ClickException: the command asks for what cannot be.
+        ValueError: an option is out of its range, or two exclude each other.
     """
-    from labelgen.cli.progress import TerminalWatcher
-    from labelgen.cli.render import print_summary
-    from labelgen.job.progress import NullWatcher
-    from labelgen.job.runner import Job
     from labelgen.job.spec import DEFAULT_TOP_K, RunSpec
+    from labelgen.prompts.chat_template import ChatTemplate
+    from labelgen.prompts.prompt_fields import PromptFields
+    from labelgen.prompts.prompt_sample import PromptSample
+    from labelgen.prompts.rejects import RejectLimit
+    from labelgen.prompts.row_template import RowTemplate
     from labelgen.teachers.engine_settings import EngineSettings
     from labelstore.selection import Selection
 
-    try:
-        spec = RunSpec(
-            task=task,
-            sources=tuple(sources),
-            output_dir=output_dir,
-            teacher=teacher,
-            selection=Selection(
-                top_k=DEFAULT_TOP_K if (top_k, keep_mass, draws) == (None, None, None) else top_k,
-                keep_mass=keep_mass,
-                min_k=min_k,
-                max_k=max_k,
-                draws=draws,
-                entropy=entropy,
-            ),
-            engine=EngineSettings(
-                dtype=dtype,
-                head_dtype=head_dtype,
-                max_model_len=max_model_len,
-                gpu_memory_utilization=gpu_memory_utilization,
-                tensor_parallel_size=tensor_parallel_size,
-            ),
-            **of_the_spec,
-        )
-        job = Job(spec)
-        with TerminalWatcher() as watcher:
-            summary = job.run(NullWatcher() if quiet else watcher)
-    except (ValueError, ImportError) as error:
-        raise click.ClickException(str(error)) from error
-    print_summary(summary, as_json=as_json)
+    arguments: Mapping[str, Any] = dict(chat_template_args)
+    return RunSpec(
+        sources=tuple(sources),
+        selection=Selection(
+            top_k=DEFAULT_TOP_K if (top_k, keep_mass, draws) == (None, None, None) else top_k,
+            keep_mass=keep_mass,
+            min_k=min_k,
+            max_k=max_k,
+            draws=draws,
+            entropy=entropy,
+        ),
+        engine=EngineSettings(
+            dtype=dtype,
+            head_dtype=head_dtype,
+            max_model_len=max_model_len,
+            gpu_memory_utilization=gpu_memory_utilization,
+            tensor_parallel_size=tensor_parallel_size,
+        ),
+        fields=PromptFields(
+            prompt=prompt_field,
+            messages=messages_field,
+            text=text_field,
+            prompt_id=id_field,
+            columns=tuple(columns),
+            template=None if template is None else RowTemplate(template),
+            system=system,
+            as_chat=as_chat,
+        ),
+        chat_template=ChatTemplate(text=chat_template, arguments=arguments),
+        sample=None if sample_prompts is None else PromptSample(size=sample_prompts, seed=sample_seed),
+        max_rejects=None if max_rejects is None else RejectLimit.parse(max_rejects),
+        **of_the_spec,
+    )

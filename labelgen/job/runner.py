@@ -16,7 +16,7 @@ from labelgen.job.requests import PromptRequests
 from labelgen.job.spec import RunSpec
 from labelgen.prompts.rejects import REJECTED_NAME, RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
-from labelgen.prompts.sources import check_source
+from labelgen.prompts.sources import find_sources
 from labelgen.teachers.teacher import Teacher
 from labelstore.codecs import codec_named
 from labelstore.dataset_writer import DatasetWriter, check_folder, utc_now
@@ -54,9 +54,13 @@ class Job:
             ValueError, ImportError, StorageError: as `run`.
         """
         self._spec = spec
-        for source in spec.sources:
-            check_source(source, task=spec.task)
         check_folder(spec.output_dir)
+        self._sources = find_sources(
+            spec.sources,
+            task=spec.task,
+            fields=spec.fields,
+            recorded=PromptSnapshot(spec.output_dir).recorded_sources,
+        )
         self._owns_teacher = teacher is None
         self._teacher: Teacher = teacher or _load_teacher(spec)
         if self._teacher.selection != spec.selection:
@@ -83,12 +87,12 @@ class Job:
         rejects = RejectLog(writer.store)
         snapshot = PromptSnapshot(root)
         ingest = snapshot.ingest(
-            spec.sources,
-            task=spec.task,
-            columns=spec.columns,
+            self._sources,
             block_size=spec.block_size,
             limit=spec.limit,
+            sample=spec.sample,
             rejects=rejects,
+            max_rejects=spec.max_rejects,
         )
         blocks = snapshot.blocks
         if not blocks:
@@ -278,6 +282,7 @@ def _load_teacher(spec: RunSpec) -> Teacher:
         settings=spec.engine,
         log_path=spec.output_dir / ENGINE_LOG,
         for_scoring=spec.task == "score",
+        chat_template=spec.chat_template,
     )
 
 

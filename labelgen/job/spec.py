@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labelgen.prompts.prompt import Task
+from labelgen.prompts.chat_template import ChatTemplate
+from labelgen.prompts.prompt_fields import PromptFields, Task
+from labelgen.prompts.prompt_sample import PromptSample
+from labelgen.prompts.rejects import RejectLimit
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.sampling import SamplingChoice
 from labelstore.codecs import DEFAULT_CODEC, codec_named
@@ -28,14 +31,17 @@ class RunSpec:
     """
 
     task: Task  # "generate": answer prompts; "score": read given text
-    sources: tuple[str, ...]  # files, or "-" for stdin
+    sources: tuple[str, ...]  # files, folders, patterns, URLs, hf: datasets, or "-" for stdin
     output_dir: Path
     teacher: str  # a model folder or a hub name
     selection: Selection = field(default_factory=lambda: Selection(top_k=DEFAULT_TOP_K))
     codec: str = DEFAULT_CODEC
     block_size: int = DEFAULT_BLOCK_SIZE  # prompts in a unit of work
-    columns: tuple[str, ...] = ()  # fields of the prompt set that are kept beside each record
-    limit: int | None = None  # prompts at most
+    fields: PromptFields = field(default_factory=PromptFields)  # what of a row is the prompt, and what is kept
+    chat_template: ChatTemplate = field(default_factory=ChatTemplate)
+    limit: int | None = None  # prompts at most, the first ones
+    sample: PromptSample | None = None  # prompts at most, of all
+    max_rejects: RejectLimit | None = None  # more than these end the job
     engine: EngineSettings = field(default_factory=EngineSettings)
     sampling: SamplingChoice = field(default_factory=SamplingChoice)  # generate only, as all that follow
     responses: int = 1  # to each prompt
@@ -55,4 +61,6 @@ class RunSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if self.limit is not None and self.sample is not None:
+            raise ValueError("--limit takes the first prompts and --sample-prompts some of all; give one of them")
         codec_named(self.codec)

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from labelgen.prompts.prompt_fields import PromptFields, Task
 from labelstore.sealed_json import canonical_json
 
-__all__ = ["Prompt", "Reject", "Task", "parse_row"]
+__all__ = ["Prompt", "Reject", "parse_row"]
 
-Task = Literal["generate", "score"]
+_DEFAULT_FIELDS = PromptFields()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,16 +22,13 @@ class Prompt:
 
     prompt_id: str
     source: str  # as the user named it
-    line: int  # from 1: the line of a JSONL file, the row of a table, 1 for a file that is a document
+    line: int  # from 1: the line of a JSONL or CSV file, the row of a table, 1 for a file that is a document
+    content_hash: str  # of what the teacher is given: neither id nor kept columns
     prompt: str | None = None
     messages: Sequence[Mapping[str, Any]] | None = None
+    tools: Sequence[Mapping[str, Any]] | None = None  # with messages: what the teacher is told it may call
     text: str | None = None
     kept: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def content_hash(self) -> str:
-        """The hash of what the teacher is given: neither id nor kept columns."""
-        return _content_hash(self.prompt, self.messages, self.text)
 
     @property
     def origin(self) -> str:
@@ -48,81 +46,70 @@ class Reject:
     prompt_id: str | None = None
 
 
-def parse_row(row: object, *, task: Task, source: str, line: int, columns: Sequence[str] = ()) -> Prompt | Reject:
+def parse_row(
+    row: object, *, task: Task, source: str, line: int, fields: PromptFields = _DEFAULT_FIELDS
+) -> Prompt | Reject:
     """Turn one row of a prompt set into a prompt, or say why it is none.
 
-    A row to answer has `prompt` (a string, given to the teacher as it is) or `messages` (a chat); a row to score has
-    `text`. An `id` is optional: without one, the content's hash names the prompt.
+    Without an id, the content's hash names the prompt. Tools are given to the chat template, and kept with the record.
     """
-
-    def refuse(reason: str) -> Reject:
-        return Reject(source=source, line=line, reason=reason)
-
-    if not isinstance(row, Mapping):
-        return refuse(f"a row must be an object, got {type(row).__name__}")
-    names = ("text",) if task == "score" else ("prompt", "messages")
-    given = [name for name in names if row.get(name) is not None]
-    if len(given) != 1:
-        found = ", ".join(repr(name) for name in row) or "nothing"
-        if given:
-            return refuse("a row has either 'prompt' or 'messages', not both")
-        return refuse(f"a row needs {' or '.join(repr(name) for name in names)}, this one has {found}")
-    content = row[given[0]]
-    if (problem := _content_problem(given[0], content)) is not None:
-        return refuse(problem)
-    prompt_id = row.get("id")
-    if prompt_id is not None and (isinstance(prompt_id, bool) or not isinstance(prompt_id, str | int)):
-        return refuse(f"'id' must be a string or an integer, got {type(prompt_id).__name__}")
-    if isinstance(prompt_id, str) and (problem := _surrogate_problem("id", prompt_id)) is not None:
-        return refuse(problem)
     try:
-        kept = json.loads(json.dumps({name: row.get(name) for name in columns}, default=str, allow_nan=False))
-    except ValueError:
-        return refuse(f"a column to be kept holds NaN or infinity, which JSON cannot: {', '.join(columns)}")
-    fields = {given[0]: content}
-    content_hash = _content_hash(fields.get("prompt"), fields.get("messages"), fields.get("text"))
+        if not isinstance(row, Mapping):
+            raise ValueError(f"a row must be an object, got {type(row).__name__}")
+        content = fields.content_of(row, task)
+        content_hash = _hash_content(content)
+        prompt_id = _id_of(row, fields.prompt_id)
+        kept = _kept_of(row, fields.columns)
+    except (ValueError, TypeError, RecursionError) as error:
+        return Reject(source=source, line=line, reason=str(error))
+    if "tools" in content:
+        kept["tools"] = content["tools"]
     return Prompt(
-        prompt_id=content_hash[:16] if prompt_id is None or prompt_id == "" else str(prompt_id),
+        prompt_id=prompt_id or content_hash[:16],
         source=source,
         line=line,
+        content_hash=content_hash,
         kept=kept,
-        **fields,
+        **content,
     )
 
 
-def _content_problem(name: str, content: object) -> str | None:
-    if name != "messages":
-        if not isinstance(content, str):
-            return f"{name!r} must be a string, got {type(content).__name__}"
-        return _text_problem(name, content)
-    if not isinstance(content, list) or not content:
-        return "'messages' must be a list with at least one message"
-    for place, message in enumerate(content):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            return f"message {place} must be an object with a string 'role'"
-        text = message.get("content")
-        if text is not None and not isinstance(text, str | list):
-            return f"message {place}: 'content' must be a string, got {type(text).__name__}"
+def _hash_content(content: Mapping[str, Any]) -> str:
+    names = ("prompt", "messages", "text", *(("tools",) if "tools" in content else ()))
     try:
-        canonical_json(content)
-    except UnicodeEncodeError:
-        return "'messages' hold half of a surrogate pair, which is no Unicode text"
+        spelled = canonical_json({name: content.get(name) for name in names})
+    except UnicodeEncodeError as error:
+        given = " and ".join(repr(name) for name in content)
+        raise ValueError(f"{given} hold half of a surrogate pair, which is no Unicode text") from error
     except (TypeError, ValueError) as error:
-        return f"'messages' hold what is no JSON: {error}"
-    return None
+        raise ValueError(f"{' and '.join(repr(name) for name in content)} hold what is no JSON: {error}") from error
+    return hashlib.sha256(spelled).hexdigest()
 
 
-def _text_problem(name: str, text: str) -> str | None:
-    return f"{name!r} is empty" if not text else _surrogate_problem(name, text)
-
-
-def _surrogate_problem(name: str, text: str) -> str | None:
+def _id_of(row: Mapping[str, Any], name: str) -> str:
+    """Return a row's id; empty where it has none."""
+    prompt_id = row.get(name)
+    if prompt_id is None:
+        return ""
+    if isinstance(prompt_id, bool) or not isinstance(prompt_id, str | int):
+        raise ValueError(f"{name!r} must be a string or an integer, got {type(prompt_id).__name__}")
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return f"{name!r} holds half of a surrogate pair, which is no Unicode text"
-    return None
+        str(prompt_id).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name!r} holds half of a surrogate pair, which is no Unicode text") from error
+    return str(prompt_id)
 
 
-def _content_hash(prompt: str | None, messages: Sequence[Mapping[str, Any]] | None, text: str | None) -> str:
-    return hashlib.sha256(canonical_json({"prompt": prompt, "messages": messages, "text": text})).hexdigest()
+def _kept_of(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """Return the columns to be kept, as what JSON makes of them."""
+    if not columns:
+        return {}
+    try:
+        kept: dict[str, Any] = json.loads(
+            json.dumps({name: row.get(name) for name in columns}, default=str, allow_nan=False)
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"a column to be kept holds NaN or infinity, which JSON cannot: {', '.join(columns)}"
+        ) from error
+    return kept

@@ -1,16 +1,19 @@
-"""The log of rows that gave no record: `.labelgen/rejected.jsonl`, one JSON object a line."""
+"""The log of rows that gave no record, `.labelgen/rejected.jsonl`, and how many of them are too many."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from dataclasses import dataclass
 
 from labelgen.prompts.prompt import Reject
 from labelstore.store import LocalStore
 
-__all__ = ["REJECTED_NAME", "RejectLog"]
+__all__ = ["REJECTED_NAME", "RejectLimit", "RejectLog"]
 
 REJECTED_NAME = ".labelgen/rejected.jsonl"
+_ROWS_BEFORE_A_SHARE = 1_000  # of fewer rows, a share says little
 
 
 class RejectLog:
@@ -37,6 +40,47 @@ class RejectLog:
             return
         self._store.append(REJECTED_NAME, line + b"\n")
         self._seen.add(digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectLimit:
+    """How many rejects say that a job has gone wrong as a whole: a count, or a share of the rows."""
+
+    count: int | None = None
+    share: float | None = None  # in [0, 1)
+
+    @classmethod
+    def parse(cls, text: str) -> RejectLimit:
+        """Read `100` or `2.5%`.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        if re.fullmatch(r"\d+", text):
+            return cls(count=int(text))
+        if (match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text)) and float(match[1]) < 100:
+            return cls(share=float(match[1]) / 100)
+        raise ValueError(f"--max-rejects must be a count such as 100 or a share such as 2%, got {text!r}")
+
+    def __str__(self) -> str:
+        return str(self.count) if self.share is None else f"{100 * self.share:g}%"
+
+    def check(self, *, num_rejected: int, num_rows: int, last: Reject) -> None:
+        """Stop a job with more rejects than this; a share counts once 1,000 rows were seen.
+
+        Raises:
+            ValueError: there are more; the message has the last one's reason.
+        """
+        if self.share is not None:
+            is_over = num_rows >= _ROWS_BEFORE_A_SHARE and num_rejected > self.share * num_rows
+        else:
+            is_over = self.count is not None and num_rejected > self.count
+        if is_over:
+            raise ValueError(
+                f"{num_rejected:,} of {num_rows:,} rows are rejected, and --max-rejects is {self}. The last one, "
+                f"{last.source}:{last.line}: {last.reason}. All are in .labelgen/rejected.jsonl; mend the cause and "
+                f"run the same command again"
+            )
 
 
 def _digest(line: bytes) -> bytes:

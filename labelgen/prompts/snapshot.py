@@ -7,20 +7,21 @@ whatever is appended to the source or reordered in it. Duplicates are settled he
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
-import sqlite3
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from labelgen.prompts.prompt import Prompt, Reject, Task
-from labelgen.prompts.rejects import RejectLog
-from labelgen.prompts.sources import STDIN, read_source
+from labelgen.prompts.prompt import Prompt, Reject
+from labelgen.prompts.prompt_sample import PromptSample
+from labelgen.prompts.rejects import RejectLimit, RejectLog
+from labelgen.prompts.seen_prompts import SeenPrompts
+from labelgen.prompts.sources import Source, read_prompts
 from labelstore.errors import DamagedDatasetError
 from labelstore.sealed_json import seal, unseal
 from labelstore.sealed_parquet import count_sealed_rows, read_sealed_table, seal_table
@@ -31,6 +32,9 @@ __all__ = ["Ingest", "PromptSnapshot"]
 PROMPTS_DIR = ".labelgen/prompts"
 _SOURCES_NAME = ".labelgen/sources.json"
 _BLOCK_NAME = re.compile(r"(\d{6,})\.parquet")
+# A block's prompts are in memory at once, here and when it is labelled.
+_MAX_BLOCK_CHARACTERS = 1 << 26
+_ROWS_BETWEEN_REPORTS = 1_000
 
 _SCHEMA = pa.schema(
     [
@@ -39,7 +43,8 @@ _SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("line", pa.int64(), nullable=False),
         pa.field("prompt", pa.string()),
-        pa.field("messages", pa.string()),  # JSON, as it was given
+        pa.field("messages", pa.string()),  # JSON
+        pa.field("tools", pa.string()),  # JSON
         pa.field("text", pa.string()),
         pa.field("kept", pa.string()),  # JSON
     ]
@@ -50,6 +55,7 @@ _SCHEMA = pa.schema(
 class Ingest:
     """What reading the sources gave."""
 
+    num_rows: int = 0
     num_new: int = 0
     num_duplicates: int = 0
     num_rejected: int = 0
@@ -85,86 +91,80 @@ class PromptSnapshot:
         """
         return [_to_prompt(row) for row in self._read(block).to_pylist()]
 
+    @property
+    def recorded_sources(self) -> dict[str, Any]:
+        """The states of the sources that were read to their ends, by name."""
+        try:
+            content = unseal(self._store.read(_SOURCES_NAME), origin=f"{self._store}/{_SOURCES_NAME}")
+        except (FileNotFoundError, NotADirectoryError, DamagedDatasetError):
+            return {}  # the sources are read again, which changes nothing
+        sources: dict[str, Any] = content["sources"]
+        return sources
+
     def ingest(
         self,
-        sources: Sequence[str],
+        sources: Sequence[Source],
         *,
-        task: Task,
-        columns: Sequence[str],
         block_size: int,
-        limit: int | None,
         rejects: RejectLog,
+        limit: int | None = None,
+        sample: PromptSample | None = None,
+        max_rejects: RejectLimit | None = None,
+        watch: Callable[[Ingest], None] = lambda _: None,
     ) -> Ingest:
         """Read what is new in the sources into blocks.
 
-        A source whose size and time have not changed since it was read to its end is not read again. `limit` bounds
-        the prompts in the snapshot. A row already there (same id and content) is a duplicate; an id seen with other
-        content is a reject that names both rows.
+        A source whose state has not changed since it was read to its end is not read again. `limit` bounds the
+        prompts in the snapshot; `sample` takes some of them all. A row already there (same id and content) is a
+        duplicate; an id seen with other content is a reject that names both rows. `watch` is told every 1,000 rows.
+
+        Raises:
+            ValueError: a source cannot be read on, more rows than `max_rejects` are rejected, or another job reads
+                prompts into the same folder.
         """
         ingest = Ingest()
-        known = self._read_sources()
-        states = {source: _state(source, columns) for source in sources}
-        unread = [source for source, state in states.items() if state is None or known.get(source) != state]
-        ingest.num_unchanged_sources = len(states) - len(unread)
-        if not unread:
+        recorded = self.recorded_sources
+        states = {source.name: _state(source, sample) for source in sources}
+        unread = [
+            source for source in sources if (state := states[source.name]) is None or recorded.get(source.name) != state
+        ]
+        ingest.num_unchanged_sources = len(sources) - len(unread)
+        blocks = self.blocks
+        room = None if limit is None else limit - sum(self.num_prompts(block) for block in blocks)
+        if not unread or (room is not None and room <= 0):
             return ingest
-        with _SeenPrompts() as seen:
-            num_before, blocks = 0, self.blocks
-            self._next_block = int(blocks[-1]) + 1 if blocks else 0
+        self._next_block = int(blocks[-1]) + 1 if blocks else 0
+        with SeenPrompts() as seen:
             for block in blocks:
-                num_before += seen.add_block(self._read(block, ["prompt_id", "content_hash", "source", "line"]))
-            for source in unread:
-                state = states[source]
-                room = None if limit is None else limit - num_before - ingest.num_new
-                rows = read_source(source, task=task, columns=columns)
-                was_read_whole = self._ingest_source(rows, seen, rejects, block_size, room, ingest)
-                if state is not None and was_read_whole:
-                    known[source] = state
-                    self._store.replace(_SOURCES_NAME, seal({"sources": known}))
+                seen.add(self._read_origins(block))
+            reading = _Reading(ingest, seen=seen, rejects=rejects, max_rejects=max_rejects, watch=watch)
+            prompts = reading.new_prompts(unread)
+            if sample is not None:
+                prompts = sample.choose(prompts, present_ids=self._ids(blocks))
+            for batch in _in_blocks(itertools.islice(prompts, room), block_size):
+                self._write_block(batch)
+                ingest.num_new += len(batch)
+                watch(ingest)
+        read_whole = {name: states[name] for name in reading.read_whole if states[name] is not None}
+        if read_whole:
+            self._store.replace(_SOURCES_NAME, seal({"sources": {**recorded, **read_whole}}))
         return ingest
 
-    def _ingest_source(
-        self,
-        rows: Iterable[Prompt | Reject],
-        seen: _SeenPrompts,
-        rejects: RejectLog,
-        block_size: int,
-        room: int | None,
-        ingest: Ingest,
-    ) -> bool:
-        """Read one source; False if `room` ended it early."""
-        pending: list[Prompt] = []
-        was_read_whole = True
-        if room is not None and room <= 0:
-            return False
-        for row in rows:
-            fresh = seen.check(row) if isinstance(row, Prompt) else row
-            if isinstance(fresh, Reject):
-                rejects.add(fresh)
-                ingest.num_rejected += 1
-            elif fresh is None:
-                ingest.num_duplicates += 1
-            else:
-                pending.append(fresh)
-                ingest.num_new += 1
-                if len(pending) == block_size:
-                    self._write_block(pending)
-                    pending = []
-                if room is not None:
-                    room -= 1
-                    if room == 0:
-                        was_read_whole = False
-                        break
-        if pending:
-            self._write_block(pending)
-        return was_read_whole
+    def _read_origins(self, block: str) -> Iterator[tuple[str, str, str, int]]:
+        """Yield id, content hash, source and line of a block's prompts."""
+        table = self._read(block, ["prompt_id", "content_hash", "source", "line"])
+        yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
-    def _write_block(self, prompts: Sequence[Prompt]) -> None:
+    def _ids(self, blocks: Iterable[str]) -> Iterator[str]:
+        for block in blocks:
+            yield from self._read(block, ["prompt_id"]).column(0).to_pylist()
+
+    def _write_block(self, rows: Sequence[Mapping[str, Any]]) -> None:
         # Counted from what was read of ids before: where another job has written since, put_new refuses.
         block = f"{self._next_block:06d}"
         self._next_block += 1
         name = _block_name(block)
-        table = pa.Table.from_pylist([_to_row(prompt) for prompt in prompts], _SCHEMA)
+        table = pa.Table.from_pylist(rows, _SCHEMA)
         if not self._store.put_new(name, seal_table(table, name=name)):
             raise ValueError(
                 f"{self._store}: another job is reading prompts into this folder; start this one again when it has"
@@ -174,51 +174,47 @@ class PromptSnapshot:
         with _naming_block(block):
             return read_sealed_table(self._store, _block_name(block), columns=columns)
 
-    def _read_sources(self) -> dict[str, Any]:
-        try:
-            content = unseal(self._store.read(_SOURCES_NAME), origin=f"{self._store}/{_SOURCES_NAME}")
-        except (FileNotFoundError, DamagedDatasetError):
-            return {}  # the sources are read again, which changes nothing
-        sources: dict[str, Any] = content["sources"]
-        return sources
 
+class _Reading:
+    """One pass over sources: what is new in them, with duplicates and rejects settled."""
 
-class _SeenPrompts:
-    """Which ids the snapshot holds and what they stand for; on disk, so that its memory does not grow."""
+    def __init__(
+        self,
+        ingest: Ingest,
+        *,
+        seen: SeenPrompts,
+        rejects: RejectLog,
+        max_rejects: RejectLimit | None,
+        watch: Callable[[Ingest], None],
+    ) -> None:
+        self._ingest = ingest
+        self._seen = seen
+        self._rejects = rejects
+        self._max_rejects = max_rejects
+        self._watch = watch
+        self.read_whole: list[str] = []
 
-    def __enter__(self) -> _SeenPrompts:
-        self._dir = tempfile.TemporaryDirectory(prefix="labelgen-")
-        self._db = sqlite3.connect(Path(self._dir.name) / "seen.sqlite", isolation_level=None)
-        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16384;")
-        self._db.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, content TEXT, origin TEXT) WITHOUT ROWID")
-        self._db.execute("BEGIN")
-        return self
+    def new_prompts(self, sources: Iterable[Source]) -> Iterator[Prompt]:
+        for source in sources:
+            for row in read_prompts(source):
+                prompt = self._seen.check(row) if isinstance(row, Prompt) else row
+                self._ingest.num_rows += 1
+                if self._ingest.num_rows % _ROWS_BETWEEN_REPORTS == 0:
+                    self._watch(self._ingest)
+                if isinstance(prompt, Reject):
+                    self._reject(prompt)
+                elif prompt is None:
+                    self._ingest.num_duplicates += 1
+                else:
+                    yield prompt
+            self.read_whole.append(source.name)
 
-    def __exit__(self, *_: object) -> None:
-        self._db.close()
-        self._dir.cleanup()
-
-    def add_block(self, table: pa.Table) -> int:
-        """Take in the prompts of a block, of which id, content_hash, source and line are needed; return how many."""
-        rows = ((row["prompt_id"], row["content_hash"], f"{row['source']}:{row['line']}") for row in _rows_of(table))
-        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", rows)
-        return len(table)
-
-    def check(self, prompt: Prompt) -> Prompt | Reject | None:
-        """Return a prompt that is new, None for one that is there already, or a reject where its id is taken."""
-        content_hash = prompt.content_hash
-        row = self._db.execute("SELECT content, origin FROM seen WHERE id = ?", (prompt.prompt_id,)).fetchone()
-        if row is None:
-            self._db.execute("INSERT INTO seen VALUES (?, ?, ?)", (prompt.prompt_id, content_hash, prompt.origin))
-            return prompt
-        if row[0] == content_hash:
-            return None
-        return Reject(
-            source=prompt.source,
-            line=prompt.line,
-            prompt_id=prompt.prompt_id,
-            reason=f"the id {prompt.prompt_id!r} is that of {row[1]} too, whose content differs",
-        )
+    def _reject(self, reject: Reject) -> None:
+        ingest = self._ingest
+        ingest.num_rejected += 1
+        self._rejects.add(reject)
+        if self._max_rejects is not None:
+            self._max_rejects.check(num_rejected=ingest.num_rejected, num_rows=ingest.num_rows, last=reject)
 
 
 def _block_name(block: str) -> str:
@@ -237,17 +233,27 @@ def _naming_block(block: str) -> Iterator[None]:
         ) from error
 
 
-def _rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(max_chunksize=1024):
-        yield from batch.to_pylist()
+def _in_blocks(prompts: Iterable[Prompt], block_size: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of one block after the other: `block_size` prompts, or fewer where they are long."""
+    rows: list[dict[str, Any]] = []
+    num_characters = 0
+    for prompt in prompts:
+        rows.append(row := _to_row(prompt))
+        num_characters += len(row["prompt"] or row["messages"] or row["text"])
+        if len(rows) == block_size or num_characters >= _MAX_BLOCK_CHARACTERS:
+            yield rows
+            rows, num_characters = [], 0
+    if rows:
+        yield rows
 
 
-def _state(source: str, columns: Sequence[str]) -> dict[str, Any] | None:
-    """What tells that a source has not changed; None where nothing can."""
-    if source == STDIN:
+def _state(source: Source, sample: PromptSample | None) -> dict[str, Any] | None:
+    """What tells that a source would give the same again; None where nothing can."""
+    state = source.state
+    if state is None:
         return None
-    stat = Path(source).stat()
-    return {"num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "columns": list(columns)}
+    chosen = {} if sample is None else {"sample": asdict(sample)}
+    return {**state, "fields": source.fields.to_json(), **chosen}
 
 
 def _to_row(prompt: Prompt) -> dict[str, Any]:
@@ -258,6 +264,7 @@ def _to_row(prompt: Prompt) -> dict[str, Any]:
         "line": prompt.line,
         "prompt": prompt.prompt,
         "messages": None if prompt.messages is None else json.dumps(prompt.messages),
+        "tools": None if prompt.tools is None else json.dumps(prompt.tools),
         "text": prompt.text,
         "kept": json.dumps(dict(prompt.kept)) if prompt.kept else None,
     }
@@ -268,8 +275,10 @@ def _to_prompt(row: dict[str, Any]) -> Prompt:
         prompt_id=row["prompt_id"],
         source=row["source"],
         line=row["line"],
+        content_hash=row["content_hash"],
         prompt=row["prompt"],
         messages=None if row["messages"] is None else json.loads(row["messages"]),
+        tools=json.loads(row["tools"]) if row.get("tools") else None,
         text=row["text"],
         kept=json.loads(row["kept"]) if row["kept"] else {},
     )

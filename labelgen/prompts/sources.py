@@ -1,112 +1,97 @@
-"""What people have their prompts in: JSONL, Parquet, stdin, and plain text files to score."""
+"""What people have their prompts in, as one kind of thing: a source has a name, a state, and rows."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from labelgen.prompts.hub_dataset import PREFIX, HubDatasetSource
+from labelgen.prompts.prompt import Prompt, Reject, parse_row
+from labelgen.prompts.prompt_fields import PromptFields, Task
+from labelgen.prompts.row_formats import BadRow, read_json_lines
+from labelgen.prompts.source_files import FileSource, find_files, is_saved_dataset
 
-from labelgen.prompts.prompt import Prompt, Reject, Task, parse_row
+__all__ = ["Source", "find_sources", "read_prompts"]
 
-__all__ = ["STDIN", "check_source", "read_source"]
-
-STDIN = "-"
-_TABLES = (".parquet",)
-_LINES = (".jsonl", ".ndjson", ".json")
-_DOCUMENTS = (".txt", ".md", ".py")
+_STDIN = "-"
 
 
-def check_source(source: str, *, task: Task) -> None:
-    """Refuse a source that cannot be read, before anything else starts.
+class Source(Protocol):
+    """Where prompts come from."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def fields(self) -> PromptFields: ...
+    @property
+    def state(self) -> Mapping[str, Any] | None:
+        """What tells that it has not changed since it was read; None where nothing can."""
+
+    def check(self) -> None:
+        """Refuse with a ValueError what can be seen to be unreadable."""
+
+    def rows(self) -> Iterator[tuple[int, object]]:
+        """Yield (line, row); a BadRow is one that cannot be read. ValueError if the reading cannot go on."""
+
+
+def find_sources(
+    names: Sequence[str],
+    *,
+    task: Task,
+    fields: PromptFields,
+    recorded: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Source]:
+    """Return the sources that the names stand for, each once and checked: files, folders, patterns, URLs, datasets.
+
+    `recorded` has the states of sources that were read before: a dataset keeps the revision that it was read in.
 
     Raises:
-        ValueError: it does not exist, is empty, or is of a kind that this task cannot read.
+        ValueError: a source is missing, empty, damaged, or of a kind that this task cannot read.
+        ImportError: reading it needs a package that is not installed.
     """
-    if source == STDIN:
-        return
-    path = Path(source)
-    if not path.exists():
-        raise ValueError(f"{source}: no such file")
-    if path.is_dir():
-        raise ValueError(f"{source}: is a folder; give its files, as in {source}/*{_LINES[0]}")
-    kinds = _LINES + _TABLES + (_DOCUMENTS if task == "score" else ())
-    if path.suffix not in kinds:
-        raise ValueError(
-            f"{source}: cannot tell what is in a {path.suffix or 'nameless'} file; give {', '.join(kinds)}"
-        )
-    if path.stat().st_size == 0:
-        raise ValueError(f"{source}: the file is empty")
-    if path.suffix in _TABLES:
-        try:
-            pq.read_metadata(path)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{source}: is not a Parquet file ({error})") from error
+    found: dict[str, Source] = {}
+    for name in names:
+        if name == _STDIN:
+            found[name] = _StdinSource(task=task, fields=fields)
+        elif (name.startswith(PREFIX) and "://" not in name) or is_saved_dataset(name):
+            found[name] = HubDatasetSource.resolve(name, task=task, fields=fields, recorded=(recorded or {}).get(name))
+        else:
+            for path in find_files(name, task=task):
+                found[path] = FileSource(name=path, task=task, fields=fields)
+    for source in found.values():
+        source.check()
+    return list(found.values())
 
 
-def read_source(source: str, *, task: Task, columns: Sequence[str] = ()) -> Iterator[Prompt | Reject]:
-    """Yield each row of a source as a prompt, or as a reject that says why it is none."""
-    suffix = Path(source).suffix
-    if source == STDIN:
-        yield from _parse(_json_lines(sys.stdin.buffer, source), task, source, columns)
-    elif suffix in _TABLES:
-        yield from _parse(_table_rows(source), task, source, columns)
-    elif suffix in _LINES:
-        with Path(source).open("rb") as file:
-            yield from _parse(_json_lines(file, source), task, source, columns)
-    else:
-        yield _document(source, columns)
+def read_prompts(source: Source) -> Iterator[Prompt | Reject]:
+    """Yield each row of a source as a prompt, or as a reject that says why it is none.
+
+    Raises:
+        ValueError: the source cannot be read on.
+    """
+    name, task, fields = source.name, source.task, source.fields
+    for line, row in source.rows():
+        if isinstance(row, BadRow):
+            yield Reject(source=name, line=line, reason=row.reason)
+        else:
+            yield parse_row(row, task=task, source=name, line=line, fields=fields)
 
 
-def _parse(
-    rows: Iterable[tuple[int, object]], task: Task, source: str, columns: Sequence[str]
-) -> Iterator[Prompt | Reject]:
-    for line, row in rows:
-        yield row if isinstance(row, Reject) else parse_row(row, task=task, source=source, line=line, columns=columns)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StdinSource:
+    """JSON lines on the standard input; empty when a job goes on is as good."""
 
+    task: Task
+    fields: PromptFields
+    name: str = _STDIN
+    state: None = None
 
-def _json_lines(file: BinaryIO, source: str) -> Iterator[tuple[int, object]]:
-    for line, data in enumerate(file, start=1):
-        if not data.strip():
-            continue
-        try:
-            yield line, json.loads(data.decode("utf-8-sig" if line == 1 else "utf-8"))
-        except UnicodeDecodeError as error:
-            yield line, Reject(source=source, line=line, reason=f"is not UTF-8: {error}")
-        except (ValueError, RecursionError) as error:
-            yield line, Reject(source=source, line=line, reason=f"is not JSON: {error}")
+    def check(self) -> None:
+        """Nothing can be known before it is read."""
 
-
-def _table_rows(source: str) -> Iterator[tuple[int, object]]:
-    line = 0
-    batches = pq.ParquetFile(source).iter_batches(batch_size=1024)
-    while True:
-        try:
-            batch = next(batches, None)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{source}: is damaged after row {line} ({error})") from error
-        if batch is None:
-            return
-        for row in batch.to_pylist():
-            line += 1
-            if isinstance(row.get("messages"), list):  # a table gives every message the keys of all messages
-                row["messages"] = [_without_nulls(message) for message in row["messages"]]
-            yield line, row
-
-
-def _without_nulls(message: object) -> object:
-    if not isinstance(message, dict):
-        return message
-    return {key: value for key, value in message.items() if value is not None or key == "content"}
-
-
-def _document(source: str, columns: Sequence[str]) -> Prompt | Reject:
-    try:
-        text = Path(source).read_bytes().decode()
-    except UnicodeDecodeError as error:
-        return Reject(source=source, line=1, reason=f"is not UTF-8: {error}")
-    return parse_row({"id": source, "text": text}, task="score", source=source, line=1, columns=columns)
+    def rows(self) -> Iterator[tuple[int, object]]:
+        return read_json_lines(sys.stdin.buffer)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.prompts.chat_template import ChatTemplate
 from labelgen.prompts.prompt import Prompt
 from labelstore.sealed_json import canonical_json
 
@@ -30,7 +31,9 @@ class PromptTokenizer(Protocol):
         """The special tokens that it puts before a text: BOS, or nothing."""
 
     def encode_text(self, text: str, /, *, with_special_tokens: bool) -> NDArray[np.int32]: ...
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], /) -> NDArray[np.int32]:
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], /, *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> NDArray[np.int32]:
         """Return the ids of a chat up to where the teacher's answer begins; ValueError if the template refuses it."""
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.int32], /, *, skip_special_tokens: bool = False) -> str: ...
@@ -45,7 +48,7 @@ def encode_prompt(prompt: Prompt, tokenizer: PromptTokenizer) -> NDArray[np.int3
     if prompt.messages is not None:
         if not tokenizer.has_chat_template:
             raise ValueError("'messages' need a chat template, and the teacher has none; give 'prompt' rows instead")
-        return tokenizer.encode_chat(prompt.messages)
+        return tokenizer.encode_chat(prompt.messages, tools=prompt.tools)
     assert prompt.prompt is not None, "a prompt to answer is a text or a chat"
     token_ids = tokenizer.encode_text(prompt.prompt, with_special_tokens=True)
     lead = tokenizer.lead_ids
@@ -59,7 +62,9 @@ def encode_prompt(prompt: Prompt, tokenizer: PromptTokenizer) -> NDArray[np.int3
 class HFTokenizer:
     """A Transformers tokenizer."""
 
-    def __init__(self, model: Path | str, *, may_download: bool = True) -> None:
+    def __init__(
+        self, model: Path | str, *, chat_template: ChatTemplate | None = None, may_download: bool = True
+    ) -> None:
         """Load it from a model folder or by a hub name; without `may_download`, only what is cached of a hub.
 
         Raises:
@@ -77,6 +82,9 @@ class HFTokenizer:
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{model}: holds no tokenizer that transformers can load ({reason})") from error
+        self._chat_template = chat_template or ChatTemplate()
+        if self._chat_template.text is not None:
+            self._tokenizer.chat_template = self._chat_template.text
         self._lead_ids = self._find_lead()
 
     @property
@@ -92,7 +100,7 @@ class HFTokenizer:
             "tokenizer": _sha256(canonical_json(vocabulary)),
             "tokenizer_lead_ids": self._lead_ids.tolist(),
             "chat_template": None if template is None else _sha256(canonical_json(template)),
-            "chat_template_args": {},
+            "chat_template_args": dict(self._chat_template.arguments),
         }
 
     @property
@@ -109,15 +117,22 @@ class HFTokenizer:
         content = np.array(ids, dtype=np.int32)
         return np.concatenate([self._lead_ids, content]) if with_special_tokens else content
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], /) -> NDArray[np.int32]:
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], /, *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> NDArray[np.int32]:
         import jinja2
 
         try:
             # The template renders all special tokens itself; the tokenizer must add none.
             encoded = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=True
+                [dict(message) for message in messages],
+                tools=None if tools is None else [dict(tool) for tool in tools],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                **self._chat_template.arguments,
             )
-        except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
+        except (jinja2.TemplateError, TypeError, LookupError, AttributeError, ArithmeticError, ValueError) as error:
             raise ValueError(f"the chat template refuses it: {error}") from error
         return np.array(encoded["input_ids"], dtype=np.int32)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelgen.prompts.prompt import Task
+from labelgen.prompts.prompt_fields import Task
 from labelgen.storage_benchmark.capture import (
     CAPTURED,
     MAX_MODEL_LEN,

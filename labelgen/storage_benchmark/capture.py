@@ -14,7 +14,7 @@ from pathlib import Path
 
 import labelgen
 from labelgen.job.spec import RunSpec
-from labelgen.prompts.prompt import Task
+from labelgen.prompts.prompt_fields import PromptFields, Task
 from labelgen.storage_benchmark.texts import Document, Split
 from labelgen.teachers.sampling import SamplingChoice
 from labelgen.teachers.teacher import Teacher
@@ -115,7 +115,7 @@ def _run(capture: Capture, rows: Sequence[Mapping[str, object]], *, task: Task, 
         teacher=capture.teacher,
         selection=CAPTURED,
         codec="open",
-        columns=("split",),
+        fields=PromptFields(columns=("split",)),
         block_size=_BLOCK_SIZE,
         sampling=SamplingChoice(temperature=_TEMPERATURE) if task == "generate" else SamplingChoice(),
         max_tokens=_ANSWER_TOKENS,

@@ -36,8 +36,11 @@ class FakeTokenizer:
     def encode_text(self, text: str, /, *, with_special_tokens: bool) -> NDArray[np.int32]:
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32) + _FIRST_BYTE
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], /) -> NDArray[np.int32]:
-        lines = [f"{message['role']}: {message.get('content')}\n" for message in messages]
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], /, *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> NDArray[np.int32]:
+        lines = [f"tool: {tool}\n" for tool in tools or ()]
+        lines += [f"{message['role']}: {message.get('content')}\n" for message in messages]
         return self.encode_text("".join(lines) + "assistant: ", with_special_tokens=True)
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.int32], /, *, skip_special_tokens: bool = False) -> str:

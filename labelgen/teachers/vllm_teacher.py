@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.prompts.chat_template import ChatTemplate
 from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.teachers.engine_guard import EngineGuard
 from labelgen.teachers.engine_log import capture_output, cause_in, tail_of
@@ -48,6 +49,7 @@ class VLLMTeacher:
         log_path: Path,
         for_scoring: bool = False,
         use_arrays: bool = True,
+        chat_template: ChatTemplate | None = None,
     ) -> None:
         """Resolve what the engine will run, without starting it. Its output goes to `log_path`.
 
@@ -67,7 +69,7 @@ class VLLMTeacher:
         self._guard: EngineGuard | None = None
         self._num_names = 0
         model_dir = find_model_dir(teacher)
-        self._tokenizer = HFTokenizer(model_dir)
+        self._tokenizer = HFTokenizer(model_dir, chat_template=chat_template)
         # Until all is checked, nothing is written into a folder of the user's.
         with tempfile.TemporaryDirectory(prefix="labelgen-") as scratch, capture_output(Path(scratch) / "engine.log"):
             try:

@@ -10,10 +10,12 @@ from labelstore.errors import DamagedDatasetError
 
 __all__ = ["canonical_json", "seal", "unseal"]
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def canonical_json(value: object) -> bytes:
     """Return the one spelling of a JSON value that is hashed: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def seal(content: dict[str, Any]) -> bytes:

@@ -55,14 +55,17 @@ def test_bos_stands_once_however_it_comes(odd_teacher: Path) -> None:
 
     reference, ours = AutoTokenizer.from_pretrained(str(odd_teacher)), HFTokenizer(odd_teacher)
     bos_id = reference.convert_tokens_to_ids(BOS)
-    chat = Prompt(prompt_id="a", source="s", line=1, messages=CHAT)
+    chat = Prompt(prompt_id="a", source="s", line=1, content_hash="", messages=CHAT)
     wanted = reference.apply_chat_template(CHAT, tokenize=True, add_generation_prompt=True)["input_ids"]
     assert wanted.count(bos_id) == 1 and wanted[0] == bos_id
     assert encode_prompt(chat, ours).tolist() == wanted
     rendered = reference.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
     assert reference(rendered)["input_ids"].count(bos_id) == 2, "the trap is not set"
-    assert encode_prompt(Prompt(prompt_id="b", source="s", line=1, prompt=rendered), ours).tolist() == wanted
-    plain = encode_prompt(Prompt(prompt_id="c", source="s", line=1, prompt="Ice"), ours).tolist()
+    assert (
+        encode_prompt(Prompt(prompt_id="b", source="s", line=1, content_hash="", prompt=rendered), ours).tolist()
+        == wanted
+    )
+    plain = encode_prompt(Prompt(prompt_id="c", source="s", line=1, content_hash="", prompt="Ice"), ours).tolist()
     assert plain == reference("Ice")["input_ids"] and plain.count(bos_id) == 1
 
 

@@ -15,6 +15,7 @@ import pytest
 import labelgen
 import labelstore
 from labelgen.job.progress import RunProgress, RunSummary
+from labelgen.prompts.prompt_fields import PromptFields
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Answer, EngineError, GenerateRequest, Refusal, Request
 from labelstore.labels import Labels
@@ -89,7 +90,7 @@ def contents(root: Path) -> list[Any]:
 def test_a_job_labels_every_prompt_in_order(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl")
     watcher = Watcher()
-    summary = run(make_spec(tmp_path, columns=("topic",)), watcher=watcher)
+    summary = run(make_spec(tmp_path, fields=PromptFields(columns=("topic",))), watcher=watcher)
     dataset = labelstore.open_dataset(tmp_path / "out")
     assert [record.prompt_id for record in dataset] == [f"r{i}" for i in range(10)]
     assert summary.counts.num_records == summary.num_new_records == 10

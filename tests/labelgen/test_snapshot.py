@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from labelgen.prompts.prompt_fields import PromptFields
 from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
+from labelgen.prompts.sources import find_sources
 from labelstore.errors import DamagedDatasetError
 from labelstore.store import LocalStore
 
@@ -18,14 +20,12 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def ingest(root: Path, *sources: Path | str, block_size: int = 4, limit: int | None = None) -> Ingest:
+def ingest(root: Path, *sources: Path | str, block_size: int = 4, **options: Any) -> Ingest:
     return PromptSnapshot(root).ingest(
-        [str(source) for source in sources],
-        task="generate",
-        columns=(),
+        find_sources([str(source) for source in sources], task="generate", fields=PromptFields()),
         block_size=block_size,
-        limit=limit,
         rejects=RejectLog(LocalStore(root)),
+        **options,
     )
 
 

@@ -1,0 +1,47 @@
+"""Values of options that are more than a word: a text in a file, and name=value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["NAME_AND_VALUE", "TEXT_FILE"]
+
+
+class _TextFile(click.ParamType[str]):
+    """The text of a file; in a job file, `{text: ...}` is the text itself."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if isinstance(value, Mapping) and list(value) == ["text"]:
+            return str(value["text"])
+        try:
+            return Path(value).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError, TypeError) as error:
+            self.fail(f"{value}: cannot be read as text ({error})", param, ctx)
+
+
+class _NameAndValue(click.ParamType[tuple[str, Any]]):
+    """name=value, where the value is JSON, or else a string."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        name, sign, text = str(value).partition("=")
+        if not sign or not name:
+            self.fail(f"must be name=value, such as enable_thinking=false, got {value!r}", param, ctx)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, text
+
+
+TEXT_FILE = _TextFile()
+NAME_AND_VALUE = _NameAndValue()

@@ -1,0 +1,54 @@
+"""A run as the options that would ask for it: what a job file holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labelgen.job.spec import RunSpec
+
+__all__ = ["job_options"]
+
+
+def job_options(spec: RunSpec) -> dict[str, Any]:
+    """Return a run's settings by the names of the command line's options; those without a value are left out."""
+    fields, engine, sampling, sample = spec.fields, spec.engine, spec.sampling, spec.sample
+    options: dict[str, Any] = {
+        "prompts" if spec.task == "generate" else "texts": list(spec.sources),
+        "output": str(spec.output_dir),
+        "block_size": spec.block_size,
+        "max_rejects": None if spec.max_rejects is None else str(spec.max_rejects),
+        "teacher": spec.teacher,
+        "dtype": engine.dtype,
+        "head_dtype": engine.head_dtype,
+        "max_model_len": engine.max_model_len,
+        "gpu_memory_utilization": engine.gpu_memory_utilization,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "id_field": fields.prompt_id,
+        "template": None if fields.template is None else {"text": fields.template.text},
+        "column": list(fields.columns),
+        "limit": spec.limit,
+        "sample_prompts": None if sample is None else sample.size,
+        "sample_seed": None if sample is None else sample.seed,
+        **spec.selection.to_json(),
+        "codec": spec.codec,
+    }
+    if spec.task == "score":
+        options["text_field"] = fields.text
+    else:
+        options |= {
+            "prompt_field": fields.prompt,
+            "messages_field": fields.messages,
+            "system": fields.system,
+            "chat": fields.as_chat or None,
+            "chat_template": None if spec.chat_template.text is None else {"text": spec.chat_template.text},
+            "chat_template_arg": dict(spec.chat_template.arguments),
+            "responses": spec.responses,
+            "max_tokens": spec.max_tokens,
+            "temperature": sampling.temperature,
+            "sampling_top_p": sampling.top_p,
+            "sampling_top_k": sampling.top_k,
+            "sampling_min_p": sampling.min_p,
+            "stop": list(sampling.stop),
+            "seed": spec.seed,
+        }
+    return {name: value for name, value in options.items() if value is not None and value != [] and value != {}}
