@@ -17,11 +17,11 @@ class Lookup(NamedTuple):
     """A model's tables as the decoder uses them."""
 
     slots: NDArray[np.uint8]  # [contexts * 2^TABLE_BITS]
-    entries: NDArray[np.uint32]  # [contexts * symbols]
+    entries: NDArray[np.uint64]  # [contexts * symbols]
     id_of_rank: NDArray[np.int32]  # [V]
     list_offsets: NDArray[np.int32]  # [Z + 1]
     list_ids: NDArray[np.int32]
-    list_classes: NDArray[np.uint8]  # apart from the ids: the smaller it is, the nearer it stays
+    list_classes: NDArray[np.uint8]  # one more than ids, so that the place behind a list can be looked at
     log_of_level: NDArray[np.int64]
     log_of_kept: NDArray[np.int64]
     size: int  # K of every label; 0 where it differs
@@ -33,7 +33,6 @@ class Coded(NamedTuple):
     """A record's labels as they come out of the coder; candidates by place."""
 
     offsets: NDArray[np.int64]  # [N + 1]
-    places: NDArray[np.int64]  # [C], rising in each label
     token_ids: NDArray[np.int32]  # [C]
     levels: NDArray[np.int32]  # [C]
     exact_bits: NDArray[np.uint32]  # [C] or [0]
@@ -54,7 +53,7 @@ def lookup_of(model: Model) -> Lookup:
         id_of_rank=model.id_of_rank,
         list_offsets=model.list_offsets,
         list_ids=model.id_of_rank[model.list_ranks],
-        list_classes=model.list_classes,
+        list_classes=np.append(model.list_classes, np.uint8(0)),
         log_of_level=model.log_of_level,
         log_of_kept=log_of_kept(),
         size=model.size,
@@ -67,7 +66,6 @@ def empty_coded(model: Model, *, num_labels: int, num_candidates: int) -> Coded:
     """Return room for the labels of a record."""
     return Coded(
         offsets=np.zeros(num_labels + 1, np.int64),
-        places=np.empty(num_candidates, np.int64),
         token_ids=np.empty(num_candidates, np.int32),
         levels=np.empty(num_candidates, np.int32),
         exact_bits=np.empty(num_candidates if model.inverse_step == 0 else 0, np.uint32),

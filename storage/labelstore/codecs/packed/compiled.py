@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from labelstore.codecs.packed.fixed_log import FRACTION_BITS, LN2_FIXED, LN_TABLE_BITS, ln_table
-from labelstore.codecs.packed.layout import DIRECT, KEPT_BITS, LIST_CLASSES, RANK_CLASSES, TAIL_CODES
+from labelstore.codecs.packed.layout import DIRECT, DIRECT_BITS, KEPT_BITS, LIST_CLASSES, RANK_CLASSES, TAIL_CODES
 
 try:
     import numba
+    import numba.core.cgutils
+    import numba.extending
 except ImportError as error:
     raise ImportError(
         "the codecs exact, standard and small need numba to write labels (they are read without it): "
@@ -19,9 +21,11 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "allocating",
     "bit_length",
     "compiled",
     "expected_tail",
+    "inlined",
     "int_sqrt",
     "ln_fixed_one",
     "number_symbol",
@@ -37,28 +41,41 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
-    """Compile a function to machine code at its first call, and keep it on disk; it runs without the GIL."""
+    """Compile a function to machine code at its first call, and keep it on disk; it runs without the GIL.
+
+    It can make no arrays, and counts no references to those it is given: at each call of a small function that would
+    cost more than the work.
+    """
+    jitted: F = numba.njit(cache=True, nogil=True, _nrt=False)(function)
+    return jitted
+
+
+def allocating(function: F) -> F:
+    """Compile a function that makes arrays."""
     jitted: F = numba.njit(cache=True, nogil=True)(function)
     return jitted
 
 
+def inlined(function: F) -> F:
+    """Compile a function into each place where it is called."""
+    jitted: F = numba.njit(inline="always", _nrt=False)(function)
+    return jitted
+
+
+@numba.extending.intrinsic  # type: ignore[untyped-decorator]
+def _leading_zeros(typing_context: Any, n: Any) -> Any:
+    """Count the zeros above the highest bit of a uint64; it becomes one instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], numba.core.cgutils.false_bit)
+
+    return numba.uint64(numba.uint64), generate
+
+
 @compiled
 def bit_length(n: int) -> int:
-    """Return how many bits 0 <= n < 2^32 has."""
-    length = 0
-    if n >= 1 << 16:
-        length += 16
-        n >>= 16
-    if n >= 1 << 8:
-        length += 8
-        n >>= 8
-    if n >= 1 << 4:
-        length += 4
-        n >>= 4
-    if n >= 1 << 2:
-        length += 2
-        n >>= 2
-    return length + min(n, 2)
+    """Return how many bits 0 <= n < 2^63 has."""
+    return 64 - np.int64(_leading_zeros(np.uint64(n)))
 
 
 @compiled
@@ -67,7 +84,7 @@ def number_symbol(n: int) -> tuple[int, int]:
     if n < DIRECT:
         return n, 0
     exponent = bit_length(n) - 1
-    return DIRECT + 4 * (exponent - 4) + ((n >> (exponent - 2)) & 3), exponent - 2
+    return DIRECT + 4 * (exponent - DIRECT_BITS) + ((n >> (exponent - 2)) & 3), exponent - 2
 
 
 @compiled
@@ -109,7 +126,7 @@ def expected_tail(weight: int, weight_of_one: int) -> int:
 @compiled
 def ln_fixed_one(n: int) -> int:
     """Return the logarithm of 1 <= n < 2^53 in units of 2^-24 nats: fixed_log.ln_fixed for one number."""
-    exponent = bit_length(n) - 1 if n < 1 << 32 else bit_length(n >> 32) + 31
+    exponent = bit_length(n) - 1
     scaled = n << (62 - exponent)
     index = (scaled >> (62 - LN_TABLE_BITS)) & ((1 << LN_TABLE_BITS) - 1)
     fraction = (scaled >> (62 - LN_TABLE_BITS - FRACTION_BITS)) & ((1 << FRACTION_BITS) - 1)

@@ -1,9 +1,13 @@
 """From a record's bytes to labels, compiled. The lanes go side by side, so that their waits overlap.
 
 N labels and C candidates of the record, L lanes. numpy_decoder.py does the same without numba, bit for bit.
+
+Numbers are unsigned 64-bit where they become indices: a signed one would be looked at for its sign at each use.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,29 +17,32 @@ from labelstore.codecs.packed.compiled import (
     bit_length,
     compiled,
     expected_tail,
+    inlined,
     ln_fixed_one,
     rank_class,
     target_code,
     value_place,
 )
-from labelstore.codecs.packed.frame import PADDING
+from labelstore.codecs.packed.frame import PADDING, Frame
 from labelstore.codecs.packed.layout import (
     CLUSTER_HIGH,
     CLUSTER_LOW,
+    CLUSTER_LOW_BITS,
     COUNT,
     DIRECT,
-    DROPPED,
+    DIRECT_BITS,
     ESCAPE,
     EXACT_REST_BITS,
     FIT,
     GAP,
-    KEPT_GAP,
     MAX_CLUSTERS,
     MAX_SIZE,
     NUM_FITS,
+    NUM_LANES,
     NUM_PLACES,
     NUM_SHAPES,
     NUM_VALUE_PLACES,
+    NUMBER_BITS,
     RANK_INSIDE,
     RANK_OUTSIDE,
     SHAPE,
@@ -49,479 +56,345 @@ from labelstore.codecs.packed.layout import (
     TARGET_OUTSIDE,
     VALUE,
 )
+from labelstore.codecs.packed.tables import BASE_SHIFT, FREQUENCY_SHIFT, WIDTH_SHIFT
 
-__all__ = ["decode_steps"]
+__all__ = ["decode_record"]
 
+_ZERO, _ONE, _TWO, _THREE, _FOUR = (np.uint64(n) for n in range(5))
 _LOW = np.uint64(STATE_LOW)
-_ONE = np.uint64(1)
-_ESCAPE = np.uint64(ESCAPE)
-_SYMBOL_BITS = np.uint64(SYMBOL_BITS)
 _WORD_BITS = np.uint64(32)
+_SYMBOL_BITS, _ESCAPE = np.uint64(SYMBOL_BITS), np.uint64(ESCAPE)
+_DIRECT, _DIRECT_BITS = np.uint64(DIRECT), np.uint64(DIRECT_BITS)
 _TABLE_BITS = np.uint64(TABLE_BITS)
 _SLOT_MASK = np.uint64((1 << TABLE_BITS) - 1)
+_WIDTH_SHIFT, _WIDTH_MASK = np.uint64(WIDTH_SHIFT), np.uint64(31)
+_BASE_SHIFT, _BASE_MASK = np.uint64(BASE_SHIFT), np.uint64((1 << NUMBER_BITS) - 1)
+_FREQUENCY_SHIFT = np.uint64(FREQUENCY_SHIFT)
 
 
-# Where a lane stands, as columns of an array [lanes, fields].
-_END = 0  # the word behind the last
-_SHAPE, _FIT, _CLUSTER = 1, 2, 3
-_LISTED, _NUM_LISTED = 4, 5  # the cluster's list
-_OTHERS, _OTHERS_END = 6, 7  # the reference's candidates
-_KEPT = 8  # how many ids the reference has too
-_NEXT = 9  # where the next gap begins
-_BELOW = 10  # how many of the reference's places are below that
-_FIRST, _AT, _STOP = 11, 12, 13  # the label's candidates, and the next one
-_NUM_FIELDS = 14
+class _Lanes(NamedTuple):
+    """Where each lane stands [L], and the label that it is at."""
+
+    states: NDArray[np.uint64]
+    reads: NDArray[np.uint64]  # the next word
+    shapes: NDArray[np.uint64]
+    gap_contexts: NDArray[np.uint64]  # the first context of the label's gaps
+    lists: NDArray[np.uint64]  # where its cluster's list begins
+    num_listed: NDArray[np.uint64]  # how long that is
+    begins: NDArray[np.uint64]  # the place behind the last one
+    firsts: NDArray[np.uint64]  # its candidates
+    stops: NDArray[np.uint64]
 
 
-@compiled
-def advanced(state: np.uint64, slot: np.uint64, entry: np.uint32) -> np.uint64:
-    """Return the state behind a symbol of this table entry."""
-    wide = np.uint64(entry)
-    return (wide >> np.uint64(16)) * (state >> _TABLE_BITS) + slot - (wide & np.uint64(0xFFFF))
-
-
-@compiled
-def _refill(
-    states: NDArray[np.uint64], reads: NDArray[np.uint64], words: NDArray[np.uint32], lane: int, state: np.uint64
-) -> None:
-    if state < _LOW:
-        read = reads[lane]
-        word = np.uint64(words[read]) if read < np.uint64(len(words)) else np.uint64(0)
-        reads[lane] = read + _ONE
-        state = (state << _WORD_BITS) | word
-    states[lane] = state
+def decode_record(frame: Frame, target_ids: NDArray[np.int32], lookup: Lookup, coded: Coded) -> bool:
+    """Decode a record into `coded`; False if the bytes are not what an encoder writes."""
+    lanes = _Lanes(*np.zeros((len(_Lanes._fields), len(frame.lane_starts) - 1), dtype=np.uint64))
+    steps = np.empty(NUM_LANES * (lookup.size or MAX_SIZE), dtype=np.uint32)
+    lane_starts = frame.lane_starts.astype(np.uint64)
+    return _decode_labels(frame.words, lane_starts, np.int64(frame.unit), target_ids, lookup, coded, lanes, steps)
 
 
 @compiled
-def _take_bits(
-    states: NDArray[np.uint64], reads: NDArray[np.uint64], words: NDArray[np.uint32], lane: int, num_bits: int
-) -> int:
-    state = states[lane]
-    width = np.uint64(num_bits)
-    value = np.int64(state & ((np.uint64(1) << width) - np.uint64(1)))
-    _refill(states, reads, words, lane, state >> width)
-    return value
-
-
-@compiled
-def _take_symbol(
-    states: NDArray[np.uint64],
-    reads: NDArray[np.uint64],
+def _decode_labels(
     words: NDArray[np.uint32],
-    slots: NDArray[np.uint8],
-    entries: NDArray[np.uint32],
-    lane: int,
-    context: int,
-) -> int:
-    state = states[lane]
-    slot = state & _SLOT_MASK
-    symbol = np.int64(slots[(np.uint64(context) << _TABLE_BITS) | slot])
-    _refill(states, reads, words, lane, advanced(state, slot, entries[(context << SYMBOL_BITS) | symbol]))
-    return _take_bits(states, reads, words, lane, SYMBOL_BITS) if symbol == ESCAPE else symbol
-
-
-@compiled
-def _take_low_bits(
-    states: NDArray[np.uint64], reads: NDArray[np.uint64], words: NDArray[np.uint32], lane: int, symbol: int
-) -> int:
-    """Return the number of a symbol that is not one: read the symbol behind an escape, and the low bits."""
-    if symbol == ESCAPE:
-        symbol = _take_bits(states, reads, words, lane, SYMBOL_BITS)
-    if symbol < DIRECT:
-        return symbol
-    num_bits = 2 + ((symbol - DIRECT) >> 2)
-    return ((4 + (symbol & 3)) << num_bits) | _take_bits(states, reads, words, lane, num_bits)
-
-
-@compiled
-def _take_number(
-    states: NDArray[np.uint64],
-    reads: NDArray[np.uint64],
-    words: NDArray[np.uint32],
-    slots: NDArray[np.uint8],
-    entries: NDArray[np.uint32],
-    lane: int,
-    context: int,
-) -> int:
-    state = states[lane]
-    slot = state & _SLOT_MASK
-    symbol = np.int64(slots[(np.uint64(context) << _TABLE_BITS) | slot])
-    _refill(states, reads, words, lane, advanced(state, slot, entries[(context << SYMBOL_BITS) | symbol]))
-    return _take_low_bits(states, reads, words, lane, symbol) if symbol >= DIRECT else symbol
-
-
-@compiled
-def _unzigzag(n: int) -> int:
-    return (n >> 1) ^ -(n & 1)
-
-
-@compiled
-def decode_steps(
-    words: NDArray[np.uint32],
-    lane_starts: NDArray[np.int64],
+    lane_starts: NDArray[np.uint64],
     unit: int,
     target_ids: NDArray[np.int32],
     lookup: Lookup,
     coded: Coded,
+    lanes: _Lanes,
+    steps: NDArray[np.uint32],
 ) -> bool:
-    """Decode a record into `coded`; False if the bytes are not what an encoder writes."""
-    # Arrays as variables of their own: a tuple handed on costs two counts of references an array.
-    slots, entries, id_of_rank = lookup.slots, lookup.entries, lookup.id_of_rank
-    list_offsets, list_ids, list_classes = lookup.list_offsets, lookup.list_ids, lookup.list_classes
-    log_of_level, log_of_kept = lookup.log_of_level, lookup.log_of_kept
-    offsets, places = coded.offsets, coded.places
-    token_ids, levels, exact_bits = coded.token_ids, coded.levels, coded.exact_bits
-    draw_counts, shifts, tails, ranks = coded.draw_counts, coded.shifts, coded.tails, coded.ranks
-    targets, entropies = coded.targets, coded.entropies
-
+    # `steps` holds a label of each lane, candidate by candidate: places, then contexts of values, then levels.
     num_labels, num_lanes = len(target_ids), len(lane_starts) - 1
-    num_words = np.uint64(len(words) - PADDING)  # a step reads two words at most before it is checked again
-    is_exact = lookup.weight_of_one == 0
-    states = np.empty(num_lanes, np.uint64)
-    reads = np.empty(num_lanes, np.uint64)
-    lanes = np.zeros((num_lanes, _NUM_FIELDS), np.int64)
     for lane in range(num_lanes):
         start = lane_starts[lane]
-        states[lane] = (np.uint64(words[start + 1]) << _WORD_BITS) | np.uint64(words[start])
-        reads[lane] = start + 2
-        lanes[lane, _END] = lane_starts[lane + 1]
-    last_of_cluster = np.full(len(list_offsets) - 1, -1, np.int64)
-    contexts = np.empty(len(token_ids), np.uint16)
-    is_kept = np.zeros((num_lanes, MAX_SIZE), np.uint8)
+        lanes.states[lane] = (np.uint64(words[start + _ONE]) << _WORD_BITS) | np.uint64(words[start])
+        lanes.reads[lane] = start + _TWO
+    offsets = coded.offsets
     offsets[0] = 0
     for first in range(0, num_labels, num_lanes):
         width = min(num_lanes, num_labels - first)
-        largest, most_kept, most_others = np.int64(0), np.int64(0), np.int64(0)
         for lane in range(width):
             n = first + lane
-            offsets[n + 1] = _take_head(
-                states,
-                reads,
-                lanes,
-                words,
-                slots,
-                entries,
-                lane,
-                n,
-                lookup.size,
-                last_of_cluster,
-                list_offsets,
-                offsets,
-            )
-            if not offsets[n] <= offsets[n + 1] <= len(token_ids):
+            size = _take_head(lanes, lane, words, lookup, offsets[n])
+            if size < 0 or offsets[n] + size > len(coded.token_ids):
                 return False
-            size = lanes[lane, _STOP] - lanes[lane, _FIRST]
-            largest = max(largest, size)
-            most_kept = max(most_kept, lanes[lane, _KEPT])
-            most_others = max(most_others, size - lanes[lane, _KEPT])
-        for i in range(most_kept):
-            for lane in range(width):
-                if i >= lanes[lane, _KEPT]:
-                    continue
-                # From one id of the reference that the label has too, to the next.
-                index, end = lanes[lane, _NEXT], lanes[lane, _OTHERS_END]
-                if index >= end:
-                    return False
-                place = places[index]
-                if place < lanes[lane, _NUM_LISTED]:
-                    context = KEPT_GAP + np.int64(list_classes[lanes[lane, _LISTED] + place])
-                else:
-                    context = KEPT_GAP + rank_class(place - lanes[lane, _NUM_LISTED])
-                wide = np.uint64(context)  # unsigned, so that no index is looked at for its sign
-                # _take_number, written out: handing arrays on costs more than the work.
-                state = states[lane]
-                slot = state & _SLOT_MASK
-                symbol = np.uint64(slots[(wide << _TABLE_BITS) | slot])
-                state = advanced(state, slot, entries[(wide << _SYMBOL_BITS) | symbol])
-                read = reads[lane]
-                if read > num_words:
-                    return False
-                filled = (state << _WORD_BITS) | np.uint64(words[read])
-                is_low = state < _LOW
-                state = filled if is_low else state  # no branch: it could not be predicted
-                read += np.uint64(is_low)
-                gap = np.int64(symbol)
-                if gap >= DIRECT and gap != ESCAPE:
-                    num_bits = np.uint64(2 + ((gap - DIRECT) >> 2))
-                    gap = ((4 + (gap & 3)) << np.int64(num_bits)) | np.int64(state & ((_ONE << num_bits) - _ONE))
-                    state >>= num_bits
-                    if state < _LOW:
-                        state = (state << _WORD_BITS) | np.uint64(words[read])
-                        read += _ONE
-                states[lane], reads[lane] = state, read
-                if symbol == _ESCAPE:
-                    gap = _take_low_bits(states, reads, words, lane, ESCAPE)
-                index += gap
-                if index >= end:
-                    return False
-                is_kept[lane, index - lanes[lane, _OTHERS]] = 1
-                lanes[lane, _NEXT] = index + 1
+            offsets[n + 1] = offsets[n] + size
+        if not _take_places(lanes, width, words, lookup, steps):
+            return False
         for lane in range(width):
-            lanes[lane, _NEXT] = 0
-        for i in range(most_others):
-            for lane in range(width):
-                if i >= lanes[lane, _STOP] - lanes[lane, _FIRST] - lanes[lane, _KEPT]:
-                    continue
-                # From one other id to the next; the reference's places do not count.
-                free, below = lanes[lane, _NEXT], lanes[lane, _BELOW]
-                num_listed = lanes[lane, _NUM_LISTED]
-                context = GAP + lanes[lane, _FIT] * NUM_PLACES
-                if free + below < num_listed:
-                    context += np.int64(list_classes[lanes[lane, _LISTED] + free + below])
-                else:
-                    context += rank_class(free + below - num_listed)
-                wide = np.uint64(context)
-                state = states[lane]
-                slot = state & _SLOT_MASK
-                symbol = np.uint64(slots[(wide << _TABLE_BITS) | slot])
-                state = advanced(state, slot, entries[(wide << _SYMBOL_BITS) | symbol])
-                read = reads[lane]
-                if read > num_words:
-                    return False
-                filled = (state << _WORD_BITS) | np.uint64(words[read])
-                is_low = state < _LOW
-                state = filled if is_low else state  # no branch: it could not be predicted
-                read += np.uint64(is_low)
-                gap = np.int64(symbol)
-                if gap >= DIRECT and gap != ESCAPE:
-                    num_bits = np.uint64(2 + ((gap - DIRECT) >> 2))
-                    gap = ((4 + (gap & 3)) << np.int64(num_bits)) | np.int64(state & ((_ONE << num_bits) - _ONE))
-                    state >>= num_bits
-                    if state < _LOW:
-                        state = (state << _WORD_BITS) | np.uint64(words[read])
-                        read += _ONE
-                states[lane], reads[lane] = state, read
-                if symbol == _ESCAPE:
-                    gap = _take_low_bits(states, reads, words, lane, ESCAPE)
-                free += gap
-                at, others = lanes[lane, _AT], lanes[lane, _OTHERS]
-                end = lanes[lane, _OTHERS_END] - others
-                while below < end and places[others + below] - below <= free:
-                    places[at] = places[others + below]
-                    at += is_kept[lane, below]
-                    below += 1
-                places[at] = free + below
-                lanes[lane, _AT] = at + 1
-                lanes[lane, _BELOW] = below
-                lanes[lane, _NEXT] = free + 1
-        for lane in range(width):
-            _add_kept(lanes, lane, is_kept, places)
-            if not _name_ids(lanes, lane, places, id_of_rank, list_ids, list_classes, token_ids, contexts):
+            if not _name_ids(lanes, lane, lookup, coded.token_ids, steps):
                 return False
-        for i in range(largest):
-            for lane in range(width):
-                at = lanes[lane, _FIRST] + i
-                if at >= lanes[lane, _STOP]:
-                    continue
-                value_context = np.uint64(contexts[at])
-                state = states[lane]
-                slot = state & _SLOT_MASK
-                symbol = np.uint64(slots[(value_context << _TABLE_BITS) | slot])
-                state = advanced(state, slot, entries[(value_context << _SYMBOL_BITS) | symbol])
-                read = reads[lane]
-                if read > num_words:
-                    return False
-                filled = (state << _WORD_BITS) | np.uint64(words[read])
-                is_low = state < _LOW
-                state = filled if is_low else state  # no branch: it could not be predicted
-                read += np.uint64(is_low)
-                level = np.int64(symbol)
-                if level >= DIRECT and level != ESCAPE:
-                    num_bits = np.uint64(2 + ((level - DIRECT) >> 2))
-                    level = ((4 + (level & 3)) << np.int64(num_bits)) | np.int64(state & ((_ONE << num_bits) - _ONE))
-                    state >>= num_bits
-                    if state < _LOW:
-                        state = (state << _WORD_BITS) | np.uint64(words[read])
-                        read += _ONE
-                states[lane], reads[lane] = state, read
-                if symbol == _ESCAPE:
-                    level = _take_low_bits(states, reads, words, lane, ESCAPE)
-                levels[at] = level
-                if is_exact:
-                    if level > lookup.exact_base + 1:
-                        return False
-                    exact_bits[at] = _take_exact(states, reads, words, lane, level, unit, lookup.exact_base)
-                elif level >= len(log_of_level):
-                    return False
+        if not _take_values(lanes, width, words, lookup, unit, steps, coded.exact_bits):
+            return False
         for lane in range(width):
-            n = first + lane
-            if not _take_rest(
-                states,
-                reads,
-                lanes,
-                words,
-                slots,
-                entries,
-                lane,
-                target_ids[n],
-                n,
-                log_of_level,
-                log_of_kept,
-                lookup.weight_of_one,
-                token_ids,
-                levels,
-                exact_bits,
-                draw_counts,
-                shifts,
-                tails,
-                ranks,
-                targets,
-                entropies,
-            ):
+            if not _take_rest(lanes, lane, words, lookup, target_ids[first + lane], first + lane, steps, coded):
                 return False
-            last_of_cluster[lanes[lane, _CLUSTER]] = n
-    if offsets[num_labels] != len(token_ids):
+    if offsets[num_labels] != len(coded.token_ids):
         return False
     for lane in range(num_lanes):
-        if states[lane] != _LOW or np.int64(reads[lane]) != lanes[lane, _END]:
+        if lanes.states[lane] != _LOW or lanes.reads[lane] != lane_starts[lane + 1]:
             return False
     return True
 
 
-@compiled
-def _take_head(
-    states: NDArray[np.uint64],
-    reads: NDArray[np.uint64],
-    lanes: NDArray[np.int64],
-    words: NDArray[np.uint32],
-    slots: NDArray[np.uint8],
-    entries: NDArray[np.uint32],
-    lane: int,
-    n: int,
-    size: int,
-    last_of_cluster: NDArray[np.int64],
-    list_offsets: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-) -> int:
-    """Read what stands before a label's ids; return where its candidates stop, -1 for damage."""
-    high = _take_symbol(states, reads, words, slots, entries, lane, CLUSTER_HIGH)
-    if high >= MAX_CLUSTERS // 16:
+@inlined
+def _bits_of(
+    state: np.uint64, read: np.uint64, width: np.uint64, words: NDArray[np.uint32]
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """Take bits as they are from a lane: return them, and its state and its next word behind them."""
+    behind = state >> width
+    filled = (behind << _WORD_BITS) | np.uint64(words[read])
+    is_low = behind < _LOW
+    # No branch: it could not be predicted.
+    return state & ((_ONE << width) - _ONE), filled if is_low else behind, read + np.uint64(is_low)
+
+
+@inlined
+def _number_of(
+    state: np.uint64, read: np.uint64, context: np.uint64, lookup: Lookup, words: NDArray[np.uint32]
+) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """Take a number from a lane: return it, and the lane's state and its next word behind it.
+
+    `context` is where the context's symbols begin: the number of the context << SYMBOL_BITS.
+    """
+    slot = state & _SLOT_MASK
+    symbol = np.uint64(lookup.slots[(context << (_TABLE_BITS - _SYMBOL_BITS)) + slot])
+    entry = lookup.entries[context + symbol]
+    state = (entry >> _FREQUENCY_SHIFT) * (state >> _TABLE_BITS) + slot - (entry & _SLOT_MASK)
+    low, state, read = _bits_of(state, read, (entry >> _WIDTH_SHIFT) & _WIDTH_MASK, words)
+    number = ((entry >> _BASE_SHIFT) & _BASE_MASK) + low
+    if symbol == _ESCAPE and number >= _DIRECT:  # the symbol that stands behind the escape
+        width = _DIRECT_BITS - _TWO + ((number - _DIRECT) >> _TWO)
+        low, state, read = _bits_of(state, read, width, words)
+        number = ((_FOUR + (number & _THREE)) << width) + low
+    return number, state, read
+
+
+@inlined
+def _take_number(lanes: _Lanes, lane: int, context: int, lookup: Lookup, words: NDArray[np.uint32]) -> int:
+    read = min(lanes.reads[lane], np.uint64(len(words) - PADDING))
+    number, lanes.states[lane], lanes.reads[lane] = _number_of(
+        lanes.states[lane], read, np.uint64(context) << _SYMBOL_BITS, lookup, words
+    )
+    return np.int64(number)
+
+
+@inlined
+def _take_bits(lanes: _Lanes, lane: int, num_bits: int, words: NDArray[np.uint32]) -> int:
+    read = min(lanes.reads[lane], np.uint64(len(words) - PADDING))
+    bits, lanes.states[lane], lanes.reads[lane] = _bits_of(lanes.states[lane], read, np.uint64(num_bits), words)
+    return np.int64(bits)
+
+
+@inlined
+def _unzigzag(n: int) -> int:
+    return (n >> 1) ^ -(n & 1)
+
+
+@inlined
+def _take_head(lanes: _Lanes, lane: int, words: NDArray[np.uint32], lookup: Lookup, first: int) -> int:
+    """Read what stands before a label's ids; return how many candidates it has, -1 for damage."""
+    high = _take_number(lanes, lane, CLUSTER_HIGH, lookup, words)
+    low = _take_number(lanes, lane, CLUSTER_LOW + min(high, (MAX_CLUSTERS >> CLUSTER_LOW_BITS) - 1), lookup, words)
+    cluster = (high << CLUSTER_LOW_BITS) + low
+    shape = _take_number(lanes, lane, SHAPE, lookup, words)
+    fit = _take_number(lanes, lane, FIT + min(shape, NUM_SHAPES - 1), lookup, words)
+    if cluster >= len(lookup.list_offsets) - 1 or shape >= NUM_SHAPES or fit >= NUM_FITS:
         return -1
-    cluster = (high << 4) + _take_symbol(states, reads, words, slots, entries, lane, CLUSTER_LOW + high)
-    shape = _take_symbol(states, reads, words, slots, entries, lane, SHAPE)
-    if cluster >= len(last_of_cluster) or shape >= NUM_SHAPES:
-        return -1
-    fit = _take_symbol(states, reads, words, slots, entries, lane, FIT + shape)
-    if fit >= NUM_FITS:
-        return -1
+    size = lookup.size
     if size == 0:
-        size = _take_number(states, reads, words, slots, entries, lane, SIZE + shape)
-    others, others_end = np.int64(0), np.int64(0)
-    reference = last_of_cluster[cluster]
-    if reference >= 0:
-        others, others_end = offsets[reference], offsets[reference + 1]
-    kept = others_end - others
-    if kept:
-        kept -= _take_number(states, reads, words, slots, entries, lane, DROPPED + bit_length(kept))
-    if kept < 0 or kept > size or size > MAX_SIZE:
-        return -1
-    lanes[lane, _SHAPE], lanes[lane, _FIT], lanes[lane, _CLUSTER] = shape, fit, cluster
-    lanes[lane, _LISTED] = list_offsets[cluster]
-    lanes[lane, _NUM_LISTED] = list_offsets[cluster + 1] - list_offsets[cluster]
-    lanes[lane, _OTHERS], lanes[lane, _OTHERS_END], lanes[lane, _KEPT] = others, others_end, kept
-    lanes[lane, _NEXT], lanes[lane, _BELOW] = others, 0
-    lanes[lane, _FIRST], lanes[lane, _AT], lanes[lane, _STOP] = offsets[n], offsets[n], offsets[n] + size
-    return offsets[n] + size
+        size = _take_number(lanes, lane, SIZE + shape, lookup, words)
+        if size > MAX_SIZE:
+            return -1
+    lanes.shapes[lane] = shape
+    lanes.gap_contexts[lane] = GAP + fit * NUM_PLACES
+    lanes.lists[lane] = lookup.list_offsets[cluster]
+    lanes.num_listed[lane] = lookup.list_offsets[cluster + 1] - lookup.list_offsets[cluster]
+    lanes.begins[lane] = 0
+    lanes.firsts[lane], lanes.stops[lane] = first, first + size
+    return size
+
+
+@inlined
+def _gap_context(first: np.uint64, place: np.uint64, listed: np.uint64, num_listed: np.uint64, lookup: Lookup) -> np.uint64:
+    """Return where the symbols of the gap's context begin that begins at a place."""
+    listed_class = np.uint64(lookup.list_classes[listed + min(place, num_listed)])
+    place_class = listed_class if place < num_listed else np.uint64(rank_class(np.int64(place - num_listed)))
+    return (first + place_class) << _SYMBOL_BITS
 
 
 @compiled
-def _add_kept(lanes: NDArray[np.int64], lane: int, is_kept: NDArray[np.uint8], places: NDArray[np.int64]) -> None:
-    """Add the reference's places behind the last gap."""
-    at, others = lanes[lane, _AT], lanes[lane, _OTHERS]
-    for below in range(lanes[lane, _OTHERS_END] - others):
-        if below >= lanes[lane, _BELOW] and is_kept[lane, below]:
-            places[at] = places[others + below]
-            at += 1
-        is_kept[lane, below] = 0
-
-
-@compiled
-def _name_ids(
-    lanes: NDArray[np.int64],
-    lane: int,
-    places: NDArray[np.int64],
-    id_of_rank: NDArray[np.int32],
-    list_ids: NDArray[np.int32],
-    list_classes: NDArray[np.uint8],
-    token_ids: NDArray[np.int32],
-    contexts: NDArray[np.uint16],
+def _take_places(
+    lanes: _Lanes, width: int, words: NDArray[np.uint32], lookup: Lookup, steps: NDArray[np.uint32]
 ) -> bool:
-    """Turn a label's places into ids and the contexts of their values."""
-    listed, num_listed = lanes[lane, _LISTED], lanes[lane, _NUM_LISTED]
-    first_context = VALUE + lanes[lane, _SHAPE] * NUM_VALUE_PLACES
-    for at in range(lanes[lane, _FIRST], lanes[lane, _STOP]):
-        place = places[at]
-        if place < num_listed:
-            token_ids[at] = list_ids[listed + place]
-            contexts[at] = first_context + value_place(list_classes[listed + place])
-        else:
-            rank = place - num_listed
-            if rank >= len(id_of_rank):
+    """Read the places of a label of each lane into `steps`."""
+    num_words = np.uint64(len(words) - PADDING)
+    done = _ZERO
+    if width == NUM_LANES:
+        # What the lanes change is held in variables, which become registers: a fifth less time than by arrays.
+        state0, state1, state2, state3 = lanes.states[0], lanes.states[1], lanes.states[2], lanes.states[3]
+        read0, read1, read2, read3 = lanes.reads[0], lanes.reads[1], lanes.reads[2], lanes.reads[3]
+        gaps0, list0, listed0 = lanes.gap_contexts[0], lanes.lists[0], lanes.num_listed[0]
+        gaps1, list1, listed1 = lanes.gap_contexts[1], lanes.lists[1], lanes.num_listed[1]
+        gaps2, list2, listed2 = lanes.gap_contexts[2], lanes.lists[2], lanes.num_listed[2]
+        gaps3, list3, listed3 = lanes.gap_contexts[3], lanes.lists[3], lanes.num_listed[3]
+        begin0, begin1, begin2, begin3 = _ZERO, _ZERO, _ZERO, _ZERO
+        done = _FOUR * _least_size(lanes)
+        for i in range(_ZERO, done, _FOUR):
+            if max(max(read0, read1), max(read2, read3)) > num_words:
                 return False
-            token_ids[at] = id_of_rank[rank]
-            contexts[at] = first_context + value_place(rank_class(rank))
+            context = _gap_context(gaps0, begin0, list0, listed0, lookup)
+            gap, state0, read0 = _number_of(state0, read0, context, lookup, words)
+            begin0 += gap
+            steps[i] = begin0
+            begin0 += _ONE
+            context = _gap_context(gaps1, begin1, list1, listed1, lookup)
+            gap, state1, read1 = _number_of(state1, read1, context, lookup, words)
+            begin1 += gap
+            steps[i + _ONE] = begin1
+            begin1 += _ONE
+            context = _gap_context(gaps2, begin2, list2, listed2, lookup)
+            gap, state2, read2 = _number_of(state2, read2, context, lookup, words)
+            begin2 += gap
+            steps[i + _TWO] = begin2
+            begin2 += _ONE
+            context = _gap_context(gaps3, begin3, list3, listed3, lookup)
+            gap, state3, read3 = _number_of(state3, read3, context, lookup, words)
+            begin3 += gap
+            steps[i + _THREE] = begin3
+            begin3 += _ONE
+        lanes.states[0], lanes.states[1], lanes.states[2], lanes.states[3] = state0, state1, state2, state3
+        lanes.reads[0], lanes.reads[1], lanes.reads[2], lanes.reads[3] = read0, read1, read2, read3
+        lanes.begins[0], lanes.begins[1], lanes.begins[2], lanes.begins[3] = begin0, begin1, begin2, begin3
+    for lane in range(width):
+        begin = lanes.begins[lane]
+        for i in range(done + np.uint64(lane), _FOUR * (lanes.stops[lane] - lanes.firsts[lane]), _FOUR):
+            context = _gap_context(lanes.gap_contexts[lane], begin, lanes.lists[lane], lanes.num_listed[lane], lookup)
+            begin += np.uint64(_take_number(lanes, lane, context >> _SYMBOL_BITS, lookup, words))
+            steps[i] = begin
+            begin += _ONE
+        lanes.begins[lane] = begin
+    return True
+
+
+@inlined
+def _least_size(lanes: _Lanes) -> np.uint64:
+    """Return how many candidates each of the labels has at least."""
+    first = min(lanes.stops[0] - lanes.firsts[0], lanes.stops[1] - lanes.firsts[1])
+    return min(first, min(lanes.stops[2] - lanes.firsts[2], lanes.stops[3] - lanes.firsts[3]))
+
+
+@inlined
+def _name_ids(
+    lanes: _Lanes, lane: int, lookup: Lookup, token_ids: NDArray[np.int32], steps: NDArray[np.uint32]
+) -> bool:
+    """Turn a label's places into ids, and the places in `steps` into the contexts of their values."""
+    listed, num_listed = lanes.lists[lane], lanes.num_listed[lane]
+    if lanes.begins[lane] > num_listed + np.uint64(len(lookup.id_of_rank)):  # behind the last place, the largest
+        return False
+    first_context = np.uint64(VALUE) + lanes.shapes[lane] * np.uint64(NUM_VALUE_PLACES)
+    at, stop, i = lanes.firsts[lane], lanes.stops[lane], np.uint64(lane)
+    while at < stop and steps[i] < num_listed:
+        place = listed + np.uint64(steps[i])
+        token_ids[at] = lookup.list_ids[place]
+        steps[i] = (first_context + np.uint64(value_place(lookup.list_classes[place]))) << _SYMBOL_BITS
+        at, i = at + _ONE, i + _FOUR
+    while at < stop:
+        rank = np.uint64(steps[i]) - num_listed
+        token_ids[at] = lookup.id_of_rank[rank]
+        steps[i] = (first_context + np.uint64(value_place(rank_class(np.int64(rank))))) << _SYMBOL_BITS
+        at, i = at + _ONE, i + _FOUR
     return True
 
 
 @compiled
-def _take_exact(
-    states: NDArray[np.uint64],
-    reads: NDArray[np.uint64],
+def _take_values(
+    lanes: _Lanes,
+    width: int,
     words: NDArray[np.uint32],
-    lane: int,
-    level: int,
+    lookup: Lookup,
     unit: int,
-    exact_base: int,
-) -> int:
-    if level == 0:
-        return _take_bits(states, reads, words, lane, 32)
+    steps: NDArray[np.uint32],
+    exact_bits: NDArray[np.uint32],
+) -> bool:
+    """Read the levels of a label of each lane into `steps`; with exact values, also the bits behind each."""
+    num_words = np.uint64(len(words) - PADDING)
+    is_exact = lookup.weight_of_one == 0
+    done = _ZERO
+    if width == NUM_LANES and not is_exact:
+        state0, state1, state2, state3 = lanes.states[0], lanes.states[1], lanes.states[2], lanes.states[3]
+        read0, read1, read2, read3 = lanes.reads[0], lanes.reads[1], lanes.reads[2], lanes.reads[3]
+        done = _FOUR * _least_size(lanes)
+        for i in range(_ZERO, done, _FOUR):
+            if max(max(read0, read1), max(read2, read3)) > num_words:
+                return False
+            level, state0, read0 = _number_of(state0, read0, np.uint64(steps[i]), lookup, words)
+            steps[i] = level
+            level, state1, read1 = _number_of(state1, read1, np.uint64(steps[i + _ONE]), lookup, words)
+            steps[i + _ONE] = level
+            level, state2, read2 = _number_of(state2, read2, np.uint64(steps[i + _TWO]), lookup, words)
+            steps[i + _TWO] = level
+            level, state3, read3 = _number_of(state3, read3, np.uint64(steps[i + _THREE]), lookup, words)
+            steps[i + _THREE] = level
+        lanes.states[0], lanes.states[1], lanes.states[2], lanes.states[3] = state0, state1, state2, state3
+        lanes.reads[0], lanes.reads[1], lanes.reads[2], lanes.reads[3] = read0, read1, read2, read3
+    for lane in range(width):
+        first = lanes.firsts[lane]
+        for i in range(done + np.uint64(lane), _FOUR * (lanes.stops[lane] - first), _FOUR):
+            level = _take_number(lanes, lane, np.uint64(steps[i]) >> _SYMBOL_BITS, lookup, words)
+            steps[i] = level
+            if is_exact:
+                if level > lookup.exact_base + 1:
+                    return False
+                at = first + (i >> _TWO)
+                exact_bits[at] = _take_exact(lanes, lane, words, level, unit, lookup.exact_base)
+    return True
+
+
+@inlined
+def _take_exact(lanes: _Lanes, lane: int, words: NDArray[np.uint32], level: int, unit: int, exact_base: int) -> int:
+    """Read what stands behind a level; return the bits of the float32."""
     high = exact_base + 1 - level
     zeros = min(max(unit - (high >> 3), 0), EXACT_REST_BITS)
-    rest = np.int64(0)
-    if zeros < EXACT_REST_BITS:
-        rest = _take_bits(states, reads, words, lane, EXACT_REST_BITS - zeros)
-    return (high << EXACT_REST_BITS) | (rest << zeros)
+    rest = _take_bits(lanes, lane, 32 if level == 0 else EXACT_REST_BITS - zeros, words)
+    return rest if level == 0 else (high << EXACT_REST_BITS) | (rest << zeros)
 
 
 @compiled
 def _take_rest(
-    states: NDArray[np.uint64],
-    reads: NDArray[np.uint64],
-    lanes: NDArray[np.int64],
-    words: NDArray[np.uint32],
-    slots: NDArray[np.uint8],
-    entries: NDArray[np.uint32],
+    lanes: _Lanes,
     lane: int,
+    words: NDArray[np.uint32],
+    lookup: Lookup,
     target_id: int,
     n: int,
-    log_of_level: NDArray[np.int64],
-    log_of_kept: NDArray[np.int64],
-    weight_of_one: int,
-    token_ids: NDArray[np.int32],
-    levels: NDArray[np.int32],
-    exact_bits: NDArray[np.uint32],
-    draw_counts: NDArray[np.int32],
-    shifts: NDArray[np.int64],
-    tails: NDArray[np.int64],
-    ranks: NDArray[np.int64],
-    targets: NDArray[np.int64],
-    entropies: NDArray[np.uint32],
+    steps: NDArray[np.uint32],
+    coded: Coded,
 ) -> bool:
     """Read what stands behind a label's values: draw counts, tail mass, target and entropy."""
-    first, stop, shape = lanes[lane, _FIRST], lanes[lane, _STOP], lanes[lane, _SHAPE]
-    is_exact = weight_of_one == 0
-    target, lowest = np.int64(-1), np.int64(1 << 30)
-    weight, head = np.int64(0), np.int64(0)
+    token_ids, levels, exact_bits, draw_counts = coded.token_ids, coded.levels, coded.exact_bits, coded.draw_counts
+    first, stop, shape = lanes.firsts[lane], lanes.stops[lane], np.int64(lanes.shapes[lane])
+    size, has_draws, is_exact = np.int64(stop - first), len(draw_counts) > 0, lookup.weight_of_one == 0
+    squares, lowest, highest, target = np.int64(0), np.int64(1 << 30), np.int64(0), stop
+    i = np.uint64(lane)
     for at in range(first, stop):
-        level = np.int64(levels[at])
-        weight += 12 * level * level + 1
-        lowest = min(lowest, level)
-        if token_ids[at] == target_id:
-            target = at
-    if len(draw_counts):
+        level = np.int64(steps[i])
+        levels[at] = level
+        squares += level * level
+        lowest, highest = min(lowest, level), max(highest, level)
+        i += _FOUR
+    if not is_exact and highest >= len(lookup.log_of_level):
+        return False
+    for at in range(first, stop):
+        target = at if token_ids[at] == target_id else target
+    weight = 12 * squares + size
+    if has_draws:
+        head = np.int64(0)
         for at in range(first, stop):
             level = np.int64(levels[at])
-            count = _take_number(states, reads, words, slots, entries, lane, COUNT + min(15, level))
+            count = _take_number(lanes, lane, COUNT + min(15, level), lookup, words)
             draw_counts[at] = count
             if count == 0:
                 head += 12 * level * level + 1
@@ -529,53 +402,52 @@ def _take_rest(
             weight = head
     shift = np.int64(0)
     if is_exact:
-        tails[n] = _take_bits(states, reads, words, lane, 32)
-        highest, num_equal = np.uint32(0xFFFFFFFF), np.int64(0)
+        coded.tails[n] = _take_bits(lanes, lane, 32, words)
+        top, num_equal = np.uint32(0xFFFFFFFF), np.int64(0)
         for at in range(first, stop):
-            highest = min(highest, exact_bits[at])
+            top = min(top, exact_bits[at])
         for at in range(first, stop):
-            num_equal += exact_bits[at] == highest
+            num_equal += exact_bits[at] == top
         if num_equal > 1:  # which of them is the first
-            shift = _take_number(states, reads, words, slots, entries, lane, TAIL)
+            shift = _take_number(lanes, lane, TAIL, lookup, words)
             if shift >= num_equal:
                 return False
     else:
-        expected = np.int64(expected_tail(weight, weight_of_one))
-        tail = _take_number(states, reads, words, slots, entries, lane, TAIL + bit_length(expected))
-        tail = expected + _unzigzag(tail)
+        expected = np.int64(expected_tail(weight, lookup.weight_of_one))
+        tail = expected + _unzigzag(_take_number(lanes, lane, TAIL + bit_length(expected), lookup, words))
         if tail < 0 or tail > TAIL_CODES:
             return False
-        tails[n] = tail
-        shift = log_of_kept[tail] - ln_fixed_one(max(weight, 1))
-    shifts[n] = shift
+        coded.tails[n] = tail
+        shift = lookup.log_of_kept[tail] - ln_fixed_one(max(weight, 1))
+    coded.shifts[n] = shift
 
-    context = RANK_OUTSIDE + shape
-    above, equal = stop - first, np.int64(0)
-    if target >= 0 and len(draw_counts) == 0:
-        above = np.int64(0)
+    is_inside = target < stop
+    context, above = RANK_OUTSIDE + shape, size
+    if is_inside and not has_draws:
+        above, equal = np.int64(0), np.int64(0)
         for at in range(first, stop):
             above += levels[at] > levels[target]
+        for at in range(first, stop):
             equal += levels[at] == levels[target]
         context = RANK_INSIDE + bit_length(equal)
-    rank = _take_number(states, reads, words, slots, entries, lane, context)
-    ranks[n] = rank if len(draw_counts) else above + 1 + _unzigzag(rank)
+    rank = _take_number(lanes, lane, context, lookup, words)
+    coded.ranks[n] = rank if has_draws else above + 1 + _unzigzag(rank)
 
     if is_exact:
-        is_stored = target < 0
-        if target >= 0:
-            is_stored = _take_symbol(states, reads, words, slots, entries, lane, TARGET_INSIDE) > 0
-            targets[n] = exact_bits[target]
+        is_stored = not is_inside
+        if is_inside:
+            is_stored = _take_number(lanes, lane, TARGET_INSIDE, lookup, words) > 0
+            coded.targets[n] = exact_bits[target]
         if is_stored:
-            targets[n] = _take_bits(states, reads, words, lane, 32)
+            coded.targets[n] = _take_bits(lanes, lane, 32, words)
     else:
-        expected, context = np.int64(0), TARGET_OUTSIDE + shape
-        if target >= 0:
-            expected = target_code(log_of_level[levels[target]] + shift)
+        guess, context = np.int64(0), TARGET_OUTSIDE + shape
+        if is_inside:
+            guess = target_code(lookup.log_of_level[levels[target]] + shift)
             context = TARGET_INSIDE + bit_length(np.int64(levels[target]))
-        elif stop > first:
-            expected = target_code(log_of_level[lowest] + shift)
-        difference = _take_number(states, reads, words, slots, entries, lane, context)
-        targets[n] = expected + _unzigzag(difference)
-    if len(entropies):
-        entropies[n] = _take_bits(states, reads, words, lane, 32 if is_exact else 16)
+        elif size > 0:
+            guess = target_code(lookup.log_of_level[lowest] + shift)
+        coded.targets[n] = guess + _unzigzag(_take_number(lanes, lane, context, lookup, words))
+    if len(coded.entropies):
+        coded.entropies[n] = _take_bits(lanes, lane, 32 if is_exact else 16, words)
     return True

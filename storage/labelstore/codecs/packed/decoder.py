@@ -106,11 +106,10 @@ class LabelDecoder:
             return [None] * len(frames)
         if self._numpy_decoder is not None:
             return self._numpy_decoder.decode(frames, target_ids, coded)
-        from labelstore.codecs.packed.decode_kernels import decode_steps
+        from labelstore.codecs.packed.decode_kernels import decode_record
 
         (frame,), (ids,) = frames, target_ids
-        is_right = decode_steps(frame.words, frame.lane_starts, frame.unit, ids, self._lookup, coded)
-        return [coded if is_right else None]
+        return [coded if decode_record(frame, ids, self._lookup, coded) else None]
 
     def tolerance(self, labels: Labels) -> NDArray[np.float64] | None:
         """Return by how much the square root of a probability may be off in each label [N]; None: by nothing.

@@ -1,6 +1,7 @@
 """From labels to bytes, compiled: each label becomes a run of coding steps, each lane's steps a run of words.
 
-A coding step is (context + 1) << 40 | symbol, or number of bits << 32 | bits for some bits as they are. Arrays: N
+A coding step is (context + 1) << 40 | low bits << 7 | symbol for a number, or number of bits << 32 | bits for some
+bits as they are. Arrays: N
 labels and C candidates of a record, S ids that training saw, Z clusters. A label's candidates are coded by rising
 place in its cluster's order.
 """
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs.packed.compiled import (
+    allocating,
     bit_length,
     compiled,
     expected_tail,
@@ -25,12 +27,11 @@ from labelstore.codecs.packed.compiled import (
 from labelstore.codecs.packed.layout import (
     CLUSTER_HIGH,
     CLUSTER_LOW,
+    CLUSTER_LOW_BITS,
     COUNT,
-    DROPPED,
     ESCAPE,
     FIT,
     GAP,
-    KEPT_GAP,
     NUM_FITS,
     NUM_PLACES,
     NUM_SHAPES,
@@ -47,6 +48,7 @@ from labelstore.codecs.packed.layout import (
     TARGET_OUTSIDE,
     VALUE,
 )
+from labelstore.codecs.packed.tables import FREQUENCY_SHIFT, WIDTH_SHIFT
 
 __all__ = [
     "Values",
@@ -59,6 +61,10 @@ __all__ = [
     "label_steps",
 ]
 
+_WIDTH_SHIFT, _WIDTH_MASK = np.uint64(WIDTH_SHIFT), np.uint64(31)
+_FREQUENCY_SHIFT = np.uint64(FREQUENCY_SHIFT)
+_SLOT_MASK = np.uint64((1 << TABLE_BITS) - 1)
+_LOW_MASK = (1 << (40 - SYMBOL_BITS)) - 1
 _MAX_BUCKET_SORT = 256  # candidates
 _MAX_SUMMED_IDS = 250  # so many scores fit 16 bits
 
@@ -78,7 +84,7 @@ class Values(NamedTuple):
     weight_of_one: int  # what the weights of all candidates and the tail add up to; 0: exact values
 
 
-@compiled
+@allocating
 def assign_clusters(
     ranks: NDArray[np.int32],
     offsets: NDArray[np.int64],
@@ -130,23 +136,14 @@ def _hash(rank: int) -> int:
 
 
 @compiled
-def _symbol_step(context: int, symbol: int) -> int:
-    return ((context + 1) << 40) | symbol
-
-
-@compiled
 def _raw_step(num_bits: int, value: int) -> int:
     return (num_bits << 32) | value
 
 
 @compiled
-def _put_number(steps: NDArray[np.int64], at: int, context: int, n: int) -> int:
+def _number_step(context: int, n: int) -> int:
     symbol, num_bits = number_symbol(n)
-    steps[at] = _symbol_step(context, symbol)
-    if num_bits:
-        at += 1
-        steps[at] = _raw_step(num_bits, n & ((1 << num_bits) - 1))
-    return at + 1
+    return ((context + 1) << 40) | ((n & ((1 << num_bits) - 1)) << SYMBOL_BITS) | symbol
 
 
 @compiled
@@ -154,7 +151,7 @@ def _zigzag(n: int) -> int:
     return 2 * n if n >= 0 else -2 * n - 1
 
 
-@compiled
+@allocating
 def find_places(
     ranks: NDArray[np.int32],
     offsets: NDArray[np.int64],
@@ -217,62 +214,26 @@ def find_gaps(
     places: NDArray[np.int64],
     list_offsets: NDArray[np.int32],
     list_classes: NDArray[np.uint8],
-    num_lanes: int,
-    references: NDArray[np.int64],
-    num_kept: NDArray[np.int64],
     gaps: NDArray[np.int64],
     begins: NDArray[np.uint8],
     classes: NDArray[np.uint8],
 ) -> None:
-    """Fill each label's reference [N] (-1: none) and how many ids both have [N], and the gaps [C] that say which ids.
-
-    A label's first gaps are between the ids that its reference has too, counted in the reference; the others are
-    between its other ids, without the reference's places. `begins` [C] is the class of the place where each gap
-    begins, `classes` [C] that of each candidate's own place.
-    """
-    last_of_cluster = np.full(len(list_offsets) - 1, -1, np.int64)
+    """Fill the gaps [C] between a label's places, and the classes [C] of where they begin and of the places."""
     for n in range(len(clusters)):
-        if n % num_lanes == 0:  # the lanes go side by side: only labels of earlier rounds can be referred to
-            for m in range(max(0, n - num_lanes), n):
-                last_of_cluster[clusters[m]] = m
-        first, stop = offsets[n], offsets[n + 1]
-        cluster = clusters[n]
-        listed = np.int64(list_offsets[cluster])
-        num_listed = np.int64(list_offsets[cluster + 1]) - listed
-        reference = last_of_cluster[cluster]
-        other, other_stop = np.int64(0), np.int64(0)
-        if reference >= 0:
-            other, other_stop = offsets[reference], offsets[reference + 1]
-        references[n] = reference
-        at, i, start = first, first, other
-        for j in range(other, other_stop):
-            while i < stop and places[i] < places[j]:
-                i += 1
-            if i < stop and places[i] == places[j]:
-                begins[at] = classes[start]
-                gaps[at] = j - start
-                start = j + 1
-                at += 1
-        num_kept[n] = at - first
-        j, free, begin = other, np.int64(0), np.int64(0)  # free: the first place to count from, without the reference's
-        for i in range(first, stop):
+        listed = np.int64(list_offsets[clusters[n]])
+        num_listed = np.int64(list_offsets[clusters[n] + 1]) - listed
+        begin = np.int64(0)
+        for i in range(offsets[n], offsets[n + 1]):
             place = places[i]
+            begins[i] = list_classes[listed + begin] if begin < num_listed else rank_class(begin - num_listed)
             classes[i] = list_classes[listed + place] if place < num_listed else rank_class(place - num_listed)
-            while j < other_stop and places[j] < place:
-                j += 1
-            if j < other_stop and places[j] == place:
-                continue
-            begins[at] = list_classes[listed + begin] if begin < num_listed else rank_class(begin - num_listed)
-            gaps[at] = place - (j - other) - free
-            free = place + 1 - (j - other)
+            gaps[i] = place - begin
             begin = place + 1
-            at += 1
 
 
-@compiled
+@allocating
 def choose_classes(
     offsets: NDArray[np.int64],
-    num_kept: NDArray[np.int64],
     gaps: NDArray[np.int64],
     begins: NDArray[np.uint8],
     classes: NDArray[np.uint8],
@@ -298,7 +259,7 @@ def choose_classes(
         shapes[n] = np.argmin(shape_sums)
         for f in range(NUM_FITS):
             fit_sums[f] = fit_costs[shapes[n], f]
-        for i in range(first + num_kept[n], stop):
+        for i in range(first, stop):
             symbol = number_symbol(gaps[i])[0]
             for f in range(NUM_FITS):
                 fit_sums[f] += gap_costs[begins[i], symbol, f]
@@ -315,8 +276,6 @@ def label_steps(
     clusters: NDArray[np.int32],
     shapes: NDArray[np.int64],
     fits: NDArray[np.int64],
-    references: NDArray[np.int64],
-    num_kept: NDArray[np.int64],
     gaps: NDArray[np.int64],
     begins: NDArray[np.uint8],
     classes: NDArray[np.uint8],
@@ -339,30 +298,30 @@ def label_steps(
     for n in range(len(clusters)):
         first, stop = offsets[n], offsets[n + 1]
         cluster, shape = np.int64(clusters[n]), shapes[n]
-        steps[at] = _symbol_step(CLUSTER_HIGH, cluster >> 4)
-        steps[at + 1] = _symbol_step(CLUSTER_LOW + (cluster >> 4), cluster & 15)
-        steps[at + 2] = _symbol_step(SHAPE, shape)
-        steps[at + 3] = _symbol_step(FIT + shape, fits[n])
+        high = cluster >> CLUSTER_LOW_BITS
+        steps[at] = _number_step(CLUSTER_HIGH, high)
+        steps[at + 1] = _number_step(CLUSTER_LOW + high, cluster & ((1 << CLUSTER_LOW_BITS) - 1))
+        steps[at + 2] = _number_step(SHAPE, shape)
+        steps[at + 3] = _number_step(FIT + shape, fits[n])
         at += 4
         if not is_constant_size:
-            at = _put_number(steps, at, SIZE + shape, stop - first)
-        if references[n] >= 0:
-            num_other = offsets[references[n] + 1] - offsets[references[n]]
-            if num_other:
-                at = _put_number(steps, at, DROPPED + bit_length(num_other), num_other - num_kept[n])
+            steps[at] = _number_step(SIZE + shape, stop - first)
+            at += 1
         for i in range(first, stop):
-            context = KEPT_GAP if i < first + num_kept[n] else GAP + fits[n] * NUM_PLACES
-            at = _put_number(steps, at, context + begins[i], gaps[i])
+            steps[at] = _number_step(GAP + fits[n] * NUM_PLACES + begins[i], gaps[i])
+            at += 1
         for i in range(first, stop):
             candidate = order[i]
             context = VALUE + shape * NUM_VALUE_PLACES + value_place(classes[i])
-            at = _put_number(steps, at, context, np.int64(levels[candidate]))
+            steps[at] = _number_step(context, np.int64(levels[candidate]))
+            at += 1
             if rest_bits[candidate]:
                 steps[at] = _raw_step(np.int64(rest_bits[candidate]), np.int64(rests[candidate]))
                 at += 1
         for i in range(first, stop if len(draw_counts) else first):
             level = np.int64(levels[order[i]])
-            at = _put_number(steps, at, COUNT + min(15, level), np.int64(draw_counts[order[i]]))
+            steps[at] = _number_step(COUNT + min(15, level), np.int64(draw_counts[order[i]]))
+            at += 1
         at = _put_rest(
             n,
             first,
@@ -435,29 +394,34 @@ def _put_rest(
                     leader = num_equal
                 num_equal += 1
         if num_equal > 1:
-            at = _put_number(steps, at, TAIL, leader)
+            steps[at] = _number_step(TAIL, leader)
+            at += 1
     else:
         expected = np.int64(expected_tail(weight, weight_of_one))
-        at = _put_number(steps, at, TAIL + bit_length(expected), _zigzag(tails[n] - expected))
+        steps[at] = _number_step(TAIL + bit_length(expected), _zigzag(tails[n] - expected))
+        at += 1
         shift = log_of_kept[tails[n]] - ln_fixed_one(max(weight, 1))
 
     rank = np.int64(target_ranks[n])
     if len(draw_counts):
-        at = _put_number(steps, at, RANK_OUTSIDE + shape, rank)
+        steps[at] = _number_step(RANK_OUTSIDE + shape, rank)
+        at += 1
     elif target >= 0:
         above, equal = np.int64(0), np.int64(0)
         for c in range(first, stop):
             above += levels[c] > levels[target]
             equal += levels[c] == levels[target]
-        at = _put_number(steps, at, RANK_INSIDE + bit_length(equal), _zigzag(rank - above - 1))
+        steps[at] = _number_step(RANK_INSIDE + bit_length(equal), _zigzag(rank - above - 1))
+        at += 1
     else:
-        at = _put_number(steps, at, RANK_OUTSIDE + shape, _zigzag(rank - (stop - first) - 1))
+        steps[at] = _number_step(RANK_OUTSIDE + shape, _zigzag(rank - (stop - first) - 1))
+        at += 1
 
     if is_exact:
         is_stored = True
         if target >= 0:
             is_stored = targets[n] != exact_bits[target]
-            steps[at] = _symbol_step(TARGET_INSIDE, np.int64(is_stored))
+            steps[at] = _number_step(TARGET_INSIDE, np.int64(is_stored))
             at += 1
         if is_stored:
             steps[at] = _raw_step(32, targets[n])
@@ -469,7 +433,8 @@ def _put_rest(
             context = TARGET_INSIDE + bit_length(np.int64(levels[target]))
         elif stop > first:
             expected = target_code(log_of_level[lowest] + shift)
-        at = _put_number(steps, at, context, _zigzag(targets[n] - expected))
+        steps[at] = _number_step(context, _zigzag(targets[n] - expected))
+        at += 1
     if len(entropies):
         steps[at] = _raw_step(32 if is_exact else 16, np.int64(entropies[n]))
         at += 1
@@ -481,14 +446,14 @@ def code_steps(
     steps: NDArray[np.int64],
     step_offsets: NDArray[np.int64],
     num_lanes: int,
-    tables: NDArray[np.uint32],
+    entries: NDArray[np.uint64],
     buffer: NDArray[np.uint32],
     lane_words: NDArray[np.int64],
 ) -> int:
     """Code a record's steps into the end of a buffer of words; return where they start.
 
-    `tables` holds frequency << 16 | start of each symbol [contexts, symbols]. The words of lane 0 stand first; each
-    lane's are its last state's two words, low one first, and then what the decoder reads, in the order it does.
+    `entries` is what tables.coding_entries returns. The words of lane 0 stand first; each lane's are its last state's
+    two words, low one first, and then what the decoder reads, in the order it does.
     """
     at = len(buffer)
     num_labels = len(step_offsets) - 1
@@ -498,33 +463,42 @@ def code_steps(
         last = lane + (num_labels - 1 - lane) // num_lanes * num_lanes
         for n in range(last, -1, -num_lanes):
             for i in range(step_offsets[n + 1] - 1, step_offsets[n] - 1, -1):
-                context = (steps[i] >> 40) - 1
-                value = np.uint64(steps[i] & 0xFFFFFFFF)
+                step = steps[i]
+                context = (step >> 40) - 1
                 if context >= 0:
-                    entry = tables[context, np.int64(value)]
-                    if entry == 0:  # a symbol that training did not see
-                        if state >> np.uint64(64 - SYMBOL_BITS):
-                            at -= 1
-                            buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))
-                            state >>= np.uint64(32)
-                        state = (state << np.uint64(SYMBOL_BITS)) | value
-                        entry = tables[context, ESCAPE]
-                    frequency, start = np.uint64(entry >> 16), np.uint64(entry & 0xFFFF)
-                    if state >= frequency << np.uint64(64 - TABLE_BITS):
+                    symbol = step & ((1 << SYMBOL_BITS) - 1)
+                    entry = entries[context, symbol]
+                    width = (entry >> _WIDTH_SHIFT) & _WIDTH_MASK
+                    low = np.uint64((step >> SYMBOL_BITS) & _LOW_MASK)
+                    frequency = entry >> _FREQUENCY_SHIFT
+                    if frequency == 0:  # a symbol that training did not see
+                        state, at = _with_bits(state, low, width, buffer, at)
+                        low, width = np.uint64(symbol), np.uint64(SYMBOL_BITS)
+                        entry = entries[context, ESCAPE]
+                        frequency = entry >> _FREQUENCY_SHIFT
+                    if state >= frequency << (np.uint64(64 - TABLE_BITS) - width):
                         at -= 1
                         buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))
                         state >>= np.uint64(32)
-                    state = (state // frequency << np.uint64(TABLE_BITS)) + state % frequency + start
+                    state = (state << width) | low
+                    state = (state // frequency << np.uint64(TABLE_BITS)) + state % frequency + (entry & _SLOT_MASK)
                 else:
-                    num_bits = np.uint64(steps[i] >> 32)
-                    if state >> (np.uint64(64) - num_bits):
-                        at -= 1
-                        buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))
-                        state >>= np.uint64(32)
-                    state = (state << num_bits) | value
+                    state, at = _with_bits(state, np.uint64(step & 0xFFFFFFFF), np.uint64(step >> 32), buffer, at)
         at -= 1
         buffer[at] = np.uint32(state >> np.uint64(32))
         at -= 1
         buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))
         lane_words[lane] = end - at
     return at
+
+
+@compiled
+def _with_bits(
+    state: np.uint64, value: np.uint64, num_bits: np.uint64, buffer: NDArray[np.uint32], at: int
+) -> tuple[np.uint64, int]:
+    """Return a state with some bits as they are in it, and where the words in the buffer begin then."""
+    if num_bits and state >> (np.uint64(64) - num_bits):
+        at -= 1
+        buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))
+        state >>= np.uint64(32)
+    return (state << num_bits) | value, at

@@ -21,6 +21,7 @@ from labelstore.codecs.packed.label_tally import LabelTally
 from labelstore.codecs.packed.layout import (
     CLUSTER_HIGH,
     CLUSTER_LOW,
+    CLUSTER_LOW_BITS,
     FIT,
     FREQUENCY_CLASSES,
     FREQUENCY_STEPS,
@@ -115,13 +116,13 @@ class LabelEncoder:
             values = exact_values(labels, self.model, unit)
         self._values = values
         token_ids = np.ascontiguousarray(labels.token_ids.reshape(-1))
-        offsets, num_lanes = labels.candidate_offsets, lanes_of(len(labels))
+        offsets = labels.candidate_offsets
         clusters = np.empty(len(labels), dtype=np.int32)
         ranks = self._ranks[token_ids]
         assign_clusters(ranks, offsets, _ASSIGN_IDS, self._scores, self._priors, clusters)
         places, order, gaps = np.empty((3, token_ids.size), dtype=np.int64)
         begins, classes = np.empty((2, token_ids.size), dtype=np.uint8)
-        references, num_kept, shapes, fits = np.empty((4, len(labels)), dtype=np.int64)
+        shapes, fits = np.empty((2, len(labels)), dtype=np.int64)
         model = self.model
         find_places(
             ranks,
@@ -143,14 +144,11 @@ class LabelEncoder:
             places,
             model.list_offsets,
             model.list_classes,
-            num_lanes,
-            references,
-            num_kept,
             gaps,
             begins,
             classes,
         )
-        choose_classes(offsets, num_kept, gaps, begins, classes, order, values.levels, *self._costs, shapes, fits)
+        choose_classes(offsets, gaps, begins, classes, order, values.levels, *self._costs, shapes, fits)
         num_steps = 16 * len(labels) + 7 * token_ids.size
         if len(self._steps) < num_steps:
             self._steps = np.empty(2 * num_steps, dtype=np.int64)
@@ -164,8 +162,6 @@ class LabelEncoder:
             clusters,
             shapes,
             fits,
-            references,
-            num_kept,
             gaps,
             begins,
             classes,
@@ -235,7 +231,8 @@ def _scores_of(model: Model) -> tuple[NDArray[np.int8], NDArray[np.int16]]:
     high = probabilities[CLUSTER_HIGH]
     low = probabilities[CLUSTER_LOW : CLUSTER_LOW + STREAMS["cluster_low"]]
     z = np.arange(num_clusters)
-    frequency = np.maximum(high[z >> 4] * low[z >> 4, z & 15], 2.0**-20)
+    frequency = high[z >> CLUSTER_LOW_BITS] * low[z >> CLUSTER_LOW_BITS, z & ((1 << CLUSTER_LOW_BITS) - 1)]
+    frequency = np.maximum(frequency, 2.0**-20)
     return scores, priors_of(np.log2(frequency))
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.codecs.packed.layout import LABELS_PER_LANE, MAX_LANES, MAX_SIZE, STATE_LOW
+from labelstore.codecs.packed.layout import MAX_SIZE, MIN_LABELS_IN_LANES, NUM_LANES, STATE_LOW
 
 __all__ = ["PADDING", "Frame", "lanes_of", "read_frame", "write_frame"]
 
@@ -23,7 +23,7 @@ _CRC_BYTES = 4
 
 def lanes_of(num_labels: int) -> int:
     """Return how many coders a record of so many labels has."""
-    return min(MAX_LANES, max(1, num_labels // LABELS_PER_LANE))
+    return NUM_LANES if num_labels >= MIN_LABELS_IN_LANES else 1
 
 
 class Frame(NamedTuple):

@@ -19,7 +19,7 @@ from labelstore.codecs.packed.layout import (
     SYMBOL_BITS,
 )
 from labelstore.codecs.packed.model import Model
-from labelstore.codecs.packed.tables import symbol_bits
+from labelstore.codecs.packed.tables import number_fields, symbol_bits
 from labelstore.codecs.tally import Tally
 from labelstore.labels import Labels
 
@@ -31,7 +31,7 @@ _COUNTED_RECORDS = 64
 _COUNTED_EVERY = 8
 _GROUPS = ("ids", "values", "target_and_tail")
 _GROUP_OF_STREAM = {
-    **dict.fromkeys(("cluster_high", "cluster_low", "fit", "size", "dropped", "kept_gap", "gap", "count"), 0),
+    **dict.fromkeys(("cluster_high", "cluster_low", "fit", "size", "gap", "count"), 0),
     **dict.fromkeys(("shape", "value"), 1),
     **dict.fromkeys(("tail", "rank_inside", "rank_outside", "target_inside", "target_outside"), 2),
 }
@@ -51,7 +51,8 @@ class LabelTally:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._groups = _groups()
-        self._bits = symbol_bits(model.frequencies).reshape(-1)
+        _, widths = number_fields()
+        self._bits = (symbol_bits(model.frequencies) + widths.astype(np.float32)).reshape(-1)
         levels = np.arange(model.inverse_step + 2, dtype=np.float64)
         self._log_weights = np.log(12 * levels**2 + 1).astype(np.float32)
         self._kept_of_tail = kept_of_tail() / (1 << KEPT_BITS)

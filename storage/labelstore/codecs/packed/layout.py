@@ -8,9 +8,11 @@ from __future__ import annotations
 __all__ = [
     "ESCAPE",
     "FIRST_CONTEXT",
-    "MAX_LANES",
+    "MIN_LABELS_IN_LANES",
+    "NUMBER_BITS",
     "NUM_CONTEXTS",
     "NUM_FITS",
+    "NUM_LANES",
     "NUM_PLACES",
     "NUM_SHAPES",
     "NUM_SYMBOLS",
@@ -24,12 +26,16 @@ NUM_SYMBOLS = 1 << SYMBOL_BITS  # of an alphabet
 ESCAPE = 127  # then the symbol itself in 7 bits: for symbols that training did not see
 
 STATE_LOW = 1 << 32  # a coder's state is in [2^32, 2^64) between two steps; its words have 32 bits
-MAX_LANES = 8  # coders of one record
-LABELS_PER_LANE = 48  # a record of fewer labels has fewer coders: each costs 6 bytes
+NUM_LANES = 4  # coders of a record
+MIN_LABELS_IN_LANES = 32  # a record of fewer labels has one coder: each costs 6 bytes
 
 # A number n below DIRECT is its own symbol; a larger one is its exponent and the two bits below its leading one,
-# and the bits below those follow as they are.
-DIRECT = 16
+# and the bits below those follow as they are. Below 2^25 these are 22 at most: a state in [2^32, 2^64) gives a symbol
+# and so many bits before it needs another word.
+DIRECT_BITS = 5
+DIRECT = 1 << DIRECT_BITS
+NUMBER_BITS = 25
+LAST_NUMBER = DIRECT + 4 * (NUMBER_BITS - DIRECT_BITS) - 1  # the symbol of the largest numbers
 
 NUM_SHAPES = 16  # classes of the curve of a label's values
 NUM_FITS = 4  # classes of how well a label's ids fit their cluster
@@ -40,6 +46,7 @@ NUM_VALUE_PLACES = 12  # the same, coarser, as the context of a value
 FREQUENCY_CLASSES = 128  # of ids that training saw, by how often, most often first
 FREQUENCY_STEPS = 4  # of these for each doubling of the count
 MAX_CLUSTERS = 1024
+CLUSTER_LOW_BITS = 5
 MAX_SIZE = 4096  # candidates of a label
 TAIL_CODES = 512  # the highest code of a tail mass
 KEPT_BITS = 18  # a kept mass is in units of 2^-18
@@ -49,14 +56,12 @@ EXACT_REST_BITS = 20  # low bits of a float32 that are stored as they are
 
 # Stream -> contexts, in the order in which the tables stand in a model.
 STREAMS: dict[str, int] = {
-    "cluster_high": 1,  # z >> 4
-    "cluster_low": MAX_CLUSTERS // 16,  # z & 15
+    "cluster_high": 1,  # z >> CLUSTER_LOW_BITS
+    "cluster_low": MAX_CLUSTERS >> CLUSTER_LOW_BITS,  # the bits below
     "shape": 1,
     "fit": NUM_SHAPES,
     "size": NUM_SHAPES,  # K, where it differs from label to label
-    "dropped": 16,  # how many of the reference's ids are not in the label
-    "kept_gap": NUM_PLACES,  # from one id of the reference that is, to the next
-    "gap": NUM_FITS * NUM_PLACES,  # from one other id to the next
+    "gap": NUM_FITS * NUM_PLACES,  # from one id to the next
     "value": NUM_SHAPES * NUM_VALUE_PLACES,
     "count": 16,  # of draws
     "tail": 16,  # by how many bits the expected code has
@@ -76,8 +81,6 @@ CLUSTER_LOW = FIRST_CONTEXT["cluster_low"]
 SHAPE = FIRST_CONTEXT["shape"]
 FIT = FIRST_CONTEXT["fit"]
 SIZE = FIRST_CONTEXT["size"]
-DROPPED = FIRST_CONTEXT["dropped"]
-KEPT_GAP = FIRST_CONTEXT["kept_gap"]
 GAP = FIRST_CONTEXT["gap"]
 VALUE = FIRST_CONTEXT["value"]
 COUNT = FIRST_CONTEXT["count"]

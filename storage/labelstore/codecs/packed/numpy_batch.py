@@ -36,9 +36,6 @@ class Round:
     fit: _Ints
     size: _Ints
     first: _Ints  # where its candidates stand in the batch
-    others: _Ints  # where the reference's do
-    num_others: _Ints
-    num_kept: _Ints  # how many of those are the label's too
 
     def keep(self, chosen: _Ints) -> None:
         """Keep some of the lanes, in this order."""
@@ -53,9 +50,7 @@ class Batch:
     The lanes of a record stand together, and those of its first labels first.
     """
 
-    def __init__(
-        self, frames: Sequence[Frame], target_ids: Sequence[NDArray[np.int32]], coded: Coded, *, num_clusters: int
-    ) -> None:
+    def __init__(self, frames: Sequence[Frame], target_ids: Sequence[NDArray[np.int32]], coded: Coded) -> None:
         num_records = len(frames)
         self.coded = coded
         self.target_ids = np.concatenate(target_ids)
@@ -66,10 +61,7 @@ class Batch:
         self.num_candidates = np.array([frame.num_candidates for frame in frames], dtype=np.int64)
         self._first_candidates = starts_of(self.num_candidates)
         self._num_placed = np.zeros(num_records, dtype=np.int64)
-        self.firsts = np.zeros(len(self.target_ids), dtype=np.int64)  # of each label
-        self.sizes = np.zeros(len(self.target_ids), dtype=np.int64)
-        self.classes = np.zeros(len(coded.token_ids), dtype=np.uint8)  # of the candidates' places
-        self.last_of_cluster = np.full((num_records, num_clusters), -1, dtype=np.int64)
+        self._sizes = np.zeros(len(self.target_ids), dtype=np.int64)  # of each label
 
         self.num_lanes = np.array([len(frame.lane_starts) - 1 for frame in frames], dtype=np.int64)
         self.lane_records = np.repeat(np.arange(num_records), self.num_lanes)
@@ -99,7 +91,7 @@ class Batch:
         first: _Ints = self._first_candidates[record] + self._num_placed[record] + before - before[of_record]
         np.add.at(self._num_placed, record, size)
         self.is_bad |= self._num_placed > self.num_candidates
-        self.firsts[number], self.sizes[number] = first, size
+        self._sizes[number] = size
         return first
 
     def results(self) -> list[Coded | None]:
@@ -115,8 +107,7 @@ class Batch:
         candidates = slice(first, first + self.num_candidates[record])
         coded = self.coded
         return Coded(
-            offsets=np.concatenate([[0], np.cumsum(self.sizes[labels])]).astype(np.int64),
-            places=coded.places[candidates],
+            offsets=np.concatenate([[0], np.cumsum(self._sizes[labels])]).astype(np.int64),
             token_ids=coded.token_ids[candidates],
             levels=coded.levels[candidates],
             exact_bits=coded.exact_bits[candidates],

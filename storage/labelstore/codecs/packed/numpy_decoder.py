@@ -1,8 +1,8 @@
 """The decoder without numba: the same bits as decode_kernels.py, by steps of numpy over the lanes of many records.
 
-Each lane of each record is a stream of its own, and a label refers only to labels of earlier rounds; so the t-th labels
-of all lanes are decoded at once. L lanes that have a t-th label, K candidates of the largest of these, C candidates of
-all L, Z clusters. Arrays by step are [K, L]; those by candidate [C] have one label after the other.
+Each lane of each record is a stream of its own: the t-th labels of all lanes are decoded at once. L lanes that have a
+t-th label, K candidates of the largest of these, C candidates of all L, Z clusters. Arrays by step are [K, L]; those by
+candidate [C] have one label after the other.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from labelstore.codecs.packed.frame import Frame
 from labelstore.codecs.packed.layout import (
     CLUSTER_HIGH,
     CLUSTER_LOW,
+    CLUSTER_LOW_BITS,
     COUNT,
-    DROPPED,
     EXACT_REST_BITS,
     FIT,
     GAP,
     KEPT_BITS,
-    KEPT_GAP,
     LIST_CLASSES,
     MAX_CLUSTERS,
     MAX_SIZE,
@@ -58,10 +57,6 @@ _VALUE_PLACES = np.array(
     [c >> 1 if c < LIST_CLASSES else (LIST_CLASSES >> 1) + (c - LIST_CLASSES) // 3 for c in range(NUM_PLACES)]
 )
 
-# One int64 sorts the reference's candidates and the other ids of all labels: lane, place without the reference's,
-# whether the reference lacks it, its number in the reference, whether the label has it too.
-_LANE_SHIFT, _PLACE_SHIFT, _OTHER_SHIFT, _INDEX_SHIFT = 40, 14, 13, 1
-
 
 class NumpyDecoder:
     """Decodes many records at once with the tables of one model."""
@@ -74,17 +69,11 @@ class NumpyDecoder:
         # A place is an index into these: behind all lists stands the order of frequency, which follows each list.
         self._ids = np.concatenate([lookup.list_ids, lookup.id_of_rank])
         rank_classes = LIST_CLASSES + np.minimum(RANK_CLASSES - 1, _bit_length(np.arange(num_ranks)) >> 1)
-        self._classes = np.concatenate([lookup.list_classes, rank_classes.astype(np.uint8)])
+        self._classes = np.concatenate([lookup.list_classes[:-1], rank_classes.astype(np.uint8)])
         self._num_listed = num_listed
-        # The place at which each class begins, but the first [classes - 1, Z].
-        clusters = np.repeat(np.arange(len(num_listed)), num_listed)
-        by_class = np.bincount(
-            clusters * LIST_CLASSES + lookup.list_classes, minlength=len(num_listed) * LIST_CLASSES
-        ).reshape(-1, LIST_CLASSES)
-        first_ranks = 1 << (2 * np.arange(1, RANK_CLASSES) - 1)
-        starts = np.concatenate([np.cumsum(by_class, axis=1), num_listed[:, None] + first_ranks], axis=1)
-        self._class_starts = np.ascontiguousarray(starts.T)
-
+        # What takes a place there: where the list begins; behind the list, also all the lists behind it.
+        self._list_starts = lookup.list_offsets[:-1].astype(np.int64)
+        self._to_ranks = len(lookup.list_ids) - num_listed - self._list_starts
     def decode(
         self, frames: Sequence[Frame], target_ids: Sequence[NDArray[np.int32]], coded: Coded
     ) -> list[Coded | None]:
@@ -92,7 +81,7 @@ class NumpyDecoder:
 
         Returns each record's part of it; None where its bytes are not what an encoder writes.
         """
-        batch = Batch(frames, target_ids, coded, num_clusters=len(self._num_listed))
+        batch = Batch(frames, target_ids, coded)
         for index in range(batch.num_rounds):
             self._decode_round(batch, index)
         return batch.results()
@@ -102,21 +91,16 @@ class NumpyDecoder:
         label = self._decode_heads(batch, index)
         if len(label.lanes) == 0:
             return
-        places = self._decode_places(batch, label)
-        if len(label.lanes) == 0:
-            return
         size = label.size
         row = np.repeat(np.arange(len(size)), size)
-        num_listed = self._num_listed[label.cluster]
-        index_of_place = places + np.repeat(self._lookup.list_offsets[label.cluster], size)
-        to_ranks = len(self._lookup.list_ids) - num_listed - self._lookup.list_offsets[label.cluster]
-        index_of_place += (places >= np.repeat(num_listed, size)) * np.repeat(to_ranks, size)
-        if len(row) and index_of_place.max() >= len(self._ids):
-            batch.refuse(label.record[row[index_of_place >= len(self._ids)]])
+        index_of_place = self._decode_places(batch, label)
+        is_beyond = index_of_place >= len(self._ids)
+        if is_beyond.any():
+            batch.refuse(label.record[row[is_beyond]])
         to = np.repeat(label.first - starts_of(size), size) + np.arange(len(row))
         token_ids = self._ids.take(index_of_place, mode="clip")
         classes = self._classes.take(index_of_place, mode="clip")
-        batch.coded.places[to], batch.coded.token_ids[to], batch.classes[to] = places, token_ids, classes
+        batch.coded.token_ids[to] = token_ids
         levels = self._decode_values(batch, label, classes, row, to)
         self._decode_rest(batch, label, token_ids, levels, row, to)
         batch.lanes.put_back(label.lanes)
@@ -127,31 +111,21 @@ class NumpyDecoder:
         chosen = np.flatnonzero((index < batch.lane_rounds) & ~batch.is_bad[batch.lane_records])
         lanes, record = batch.lanes.taken(chosen), batch.lane_records[chosen]
         number = batch.first_labels[record] + index * batch.num_lanes[record] + batch.lane_places[chosen]
-        high = coder.symbols(lanes, np.full(len(chosen), CLUSTER_HIGH))
-        is_bad = high >= MAX_CLUSTERS // 16
+        high = coder.numbers(lanes, np.full(len(chosen), CLUSTER_HIGH))
+        is_bad = high >= MAX_CLUSTERS >> CLUSTER_LOW_BITS
         high[is_bad] = 0
-        cluster = (high << 4) + coder.symbols(lanes, CLUSTER_LOW + high)
-        shape = coder.symbols(lanes, np.full(len(chosen), SHAPE))
+        cluster = (high << CLUSTER_LOW_BITS) + coder.numbers(lanes, CLUSTER_LOW + high)
+        shape = coder.numbers(lanes, np.full(len(chosen), SHAPE))
         is_bad |= (cluster >= len(self._num_listed)) | (shape >= NUM_SHAPES)
         cluster[is_bad], shape[is_bad] = 0, 0
-        fit = coder.symbols(lanes, FIT + shape)
+        fit = coder.numbers(lanes, FIT + shape)
         is_bad |= fit >= NUM_FITS
         size = np.full(len(chosen), self._lookup.size, dtype=np.int64)
         if self._lookup.size == 0:
             size = coder.numbers(lanes, SIZE + shape)
-        reference = batch.last_of_cluster[record, cluster]
-        others = np.where(reference >= 0, batch.firsts[reference], 0)
-        num_others = np.where(reference >= 0, batch.sizes[reference], 0)
-        num_kept = num_others.copy()
-        has_others = np.flatnonzero(num_others)
-        if len(has_others):
-            part = lanes.taken(has_others)
-            num_kept[has_others] -= coder.numbers(part, DROPPED + _bit_length(num_others[has_others]))
-            lanes.put_back(part)
-        is_bad |= (num_kept < 0) | (num_kept > size) | (size > MAX_SIZE)
+        is_bad |= size > MAX_SIZE
         batch.refuse(record[is_bad])
         size[is_bad] = 0
-        batch.last_of_cluster[record, cluster] = number  # of equal ones the last stays
         label = Round(
             lanes=lanes,
             record=record,
@@ -161,9 +135,6 @@ class NumpyDecoder:
             fit=np.minimum(fit, NUM_FITS - 1),
             size=size,
             first=batch.place_labels(record, number, size),
-            others=others,
-            num_others=num_others,
-            num_kept=num_kept,
         )
         if batch.is_bad[record].any():
             label.keep(np.flatnonzero(~batch.is_bad[record]))
@@ -172,92 +143,36 @@ class NumpyDecoder:
         return label
 
     def _decode_places(self, batch: Batch, label: Round) -> _Ints:
-        """Read the gaps, and return each candidate's place in its cluster's order, rising in each label [C]."""
-        num_labels = len(label.lanes)
-        row = np.repeat(np.arange(num_labels), label.num_others)
-        begin = starts_of(label.num_others)
-        number = np.arange(len(row)) - np.repeat(begin, label.num_others)
-        reference = np.repeat(label.others, label.num_others) + number
-        other_places = batch.coded.places[reference]
-        # How many of the reference's places are of lower classes [classes - 1, L].
-        lower = np.bincount(row * NUM_PLACES + batch.classes[reference], minlength=num_labels * NUM_PLACES)
-        lower = np.ascontiguousarray(np.cumsum(lower.reshape(-1, NUM_PLACES), axis=1)[:, :-1].T)
-        # A class begins at a place; of the places that are not the reference's, that many stand below.
-        starts = self._class_starts.take(label.cluster, axis=1)
-        free_starts = starts - lower
-        if len(row):
-            last_below = other_places.take(begin + lower - 1, mode="clip")
-            free_starts += (lower > 0) & (last_below == starts - 1)
-        found = self._read_gaps(label, lower, free_starts)
-
-        step = np.arange(len(found))[:, None]
-        is_kept = step < label.num_kept
-        is_there = step < label.size
-        is_beyond = is_there & (found >= np.where(is_kept, label.num_others, _MAX_PLACE))
-        if is_beyond.any():
-            batch.refuse(label.record[is_beyond.any(axis=0)])
-            is_right = ~batch.is_bad[label.record]
-            same = is_right[row]
-            row = (np.cumsum(is_right) - 1)[row[same]]
-            number, other_places = number[same], other_places[same]
-            found, is_kept, is_there = found[:, is_right], is_kept[:, is_right], is_there[:, is_right]
-            label.keep(np.flatnonzero(is_right))
-            begin = starts_of(label.num_others)
-        is_in_both = np.zeros(len(row), dtype=np.int64)
-        is_in_both[(begin + found)[is_kept]] = 1
-        lane = np.arange(len(label.lanes), dtype=np.int64)
-        reference_keys = (
-            (np.repeat(lane << _LANE_SHIFT, label.num_others))
-            + ((other_places - number) << _PLACE_SHIFT)
-            + (number << _INDEX_SHIFT)
-            + is_in_both
+        """Read the gaps; return where each candidate stands in `_ids`, by rising place in each label [C]."""
+        num_listed, list_start, to_ranks = (
+            of_cluster[label.cluster] for of_cluster in (self._num_listed, self._list_starts, self._to_ranks)
         )
-        new_keys = ((found << _PLACE_SHIFT) + ((lane << _LANE_SHIFT) + (1 << _OTHER_SHIFT))).T
-        keys = np.concatenate([reference_keys, new_keys[(is_there & ~is_kept).T]])
-        keys.sort(kind="stable")  # two rising runs: 30 times as fast as the other kinds
-        is_new = (keys >> _OTHER_SHIFT) & 1
-        free = (keys >> _PLACE_SHIFT) & ((1 << (_LANE_SHIFT - _PLACE_SHIFT)) - 1)
-        below = np.arange(1, len(keys) + 1) - np.cumsum(is_new) - begin[keys >> _LANE_SHIFT]
-        places: _Ints = (free + below - 1 + is_new)[((is_new | keys) & 1) > 0]
-        return places
-
-    def _read_gaps(self, label: Round, kept_starts: _Ints, free_starts: _Ints) -> _Ints:
-        """Return [K, L] where each gap ends: first numbers of the reference's candidates, then free places.
-
-        A gap's context is the class of the place where it begins: how many classes begin there or before it. In the
-        reference that is counted in its candidates, `kept_starts`; then in free places, `free_starts`.
-        """
-        size, num_kept = label.size, label.num_kept
-        by_kept = np.argsort(num_kept, kind="stable")
-        turns = np.searchsorted(num_kept[by_kept], np.arange(int(size.max(initial=0)) + 1))
-        starts = kept_starts.astype(np.int32)
-        free_starts = free_starts.astype(np.int32)
-        contexts = np.full(len(size), KEPT_GAP << TABLE_BITS, dtype=np.int64)
-        free_contexts = (GAP + label.fit * NUM_PLACES) << TABLE_BITS
-        begin = np.zeros(len(size), dtype=np.int64)
-        found = np.zeros((int(size.max(initial=0)), len(size)), dtype=np.int64)
-        begin32, context = np.zeros(len(size), np.int32), np.zeros(len(size), np.int64)
-        has_begun, num_begun = np.zeros(starts.shape, np.bool_), np.zeros(len(size), np.uint8)
-        steps = self._coder.steps(label.lanes, _counts_above(size))
+        contexts = (GAP + label.fit * NUM_PLACES) << TABLE_BITS
+        begin = np.zeros(len(label.size), dtype=np.int64)
+        found = np.zeros((int(label.size.max(initial=0)), len(label.size)), dtype=np.int64)
+        steps = self._coder.steps(label.lanes, _counts_above(label.size))
         for i, width in enumerate(steps.widths):
-            if turns[i] < turns[i + 1]:
-                turning = by_kept[turns[i] : turns[i + 1]]
-                starts[:, turning] = free_starts[:, turning]
-                contexts[turning] = free_contexts[turning]
-                begin[turning] = 0
             if i == 0 or width != steps.widths[i - 1]:
-                starts, has_begun = starts[:, :width], has_begun[:, :width]
-                begin, begin32, context, num_begun = begin[:width], begin32[:width], context[:width], num_begun[:width]
-            np.copyto(begin32, begin, casting="unsafe")  # wraps only where the bytes are damaged
-            np.less_equal(starts, begin32, has_begun)
-            np.add.reduce(has_begun.view(np.uint8), 0, np.uint8, num_begun)
-            np.copyto(context, num_begun)
+                contexts, begin, num_listed = contexts[:width], begin[:width], num_listed[:width]
+                list_start, to_ranks = list_start[:width], to_ranks[:width]
+                index, classes, context = np.empty(width, np.int64), np.empty(width, np.uint8), np.empty(width, np.int64)
+            # From where the last place stood to where the next one can stand.
+            np.greater_equal(begin, num_listed, out=index, casting="unsafe")
+            np.multiply(index, to_ranks, index)
+            np.add(index, list_start, index)
+            np.add(index, begin, index)
+            self._classes.take(index, None, classes, "clip")
+            np.copyto(context, classes)
             np.left_shift(context, TABLE_BITS, context)
-            np.add(context, contexts[:width], context)
+            np.add(context, contexts, context)
             np.add(begin, steps.numbers(context, i), begin)
             found[i, :width] = begin
             np.add(begin, 1, begin)
-        return found
+        is_there = np.arange(len(found)) < label.size[:, None]
+        places: _Ints = found.T[is_there]
+        cluster = np.repeat(label.cluster, label.size)
+        is_ranked = places >= self._num_listed[cluster]
+        return places + self._list_starts[cluster] + is_ranked * self._to_ranks[cluster]
 
     def _decode_values(self, batch: Batch, label: Round, classes: NDArray[np.uint8], row: _Ints, to: _Ints) -> _Ints:
         """Read and return the candidates' levels [C]."""
@@ -353,7 +268,7 @@ class NumpyDecoder:
             inside = np.flatnonzero(is_inside)
             if len(inside):
                 part = lanes.taken(inside)
-                is_stored[inside] = coder.symbols(part, np.full(len(inside), TARGET_INSIDE)) > 0
+                is_stored[inside] = coder.numbers(part, np.full(len(inside), TARGET_INSIDE)) > 0
                 lanes.put_back(part)
                 own[inside] = bits[target[inside]]
             stored = coder.bits(lanes, np.where(is_stored, 32, 0))

@@ -1,4 +1,4 @@
-"""Many rANS coders side by side, in numpy: each step takes one symbol, number or run of bits from each of L lanes.
+"""Many rANS coders side by side, in numpy: each step takes one number or run of bits from each of L lanes.
 
 The words of damaged lanes may run out; then other lanes' words are read, and the place where a lane ends tells.
 """
@@ -10,22 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.codecs.packed.layout import (
-    DIRECT,
-    ESCAPE,
-    NUM_SYMBOLS,
-    STATE_LOW,
-    SYMBOL_BITS,
-    TABLE_BITS,
+from labelstore.codecs.packed.layout import NUMBER_BITS, STATE_LOW, SYMBOL_BITS, TABLE_BITS
+from labelstore.codecs.packed.tables import (
+    BASE_SHIFT,
+    ESCAPE_SHIFT,
+    FREQUENCY_SHIFT,
+    WIDTH_SHIFT,
+    number_fields,
 )
 
-__all__ = ["Coder", "Lanes", "Steps", "number_fields"]
+__all__ = ["Coder", "Lanes", "Steps"]
 
 _Ints = NDArray[np.int64]
 _Words = NDArray[np.uint64]
-
-# A slot's step as one number: frequency | is an escape | base | bits that follow | slot - start.
-_FREQUENCY_SHIFT, _ESCAPE_SHIFT, _BASE_SHIFT, _BITS_SHIFT = 53, 47, 15, 10
 
 # A step is some 30 of these calls on arrays of a few hundred lanes: looking up their names would take a tenth of it.
 _add, _multiply, _less, _copy = np.add, np.multiply, np.less, np.copyto
@@ -41,21 +38,10 @@ _LOW = _constant(STATE_LOW)
 _SLOT_MASK = _constant((1 << TABLE_BITS) - 1)
 _SLOT_WIDTH = _constant(TABLE_BITS)
 _WORD_WIDTH = _constant(32)
-_ESCAPE_WIDTH = _constant(SYMBOL_BITS)
-_ESCAPE_MASK = _constant(NUM_SYMBOLS - 1)
-_FREQUENCY = _constant(_FREQUENCY_SHIFT)
-_BITS = _constant(_BITS_SHIFT)
-_BITS_MASK = _constant(31)
-_ABOVE_BASE = _constant(64 - 32 - _BASE_SHIFT)
-_IS_ESCAPE = 1 << _ESCAPE_SHIFT
-
-
-def number_fields() -> _Words:
-    """Return base and bits that follow of the number that each symbol stands for [symbols]."""
-    symbols = np.arange(NUM_SYMBOLS, dtype=np.int64)
-    num_bits = np.where(symbols < DIRECT, 0, 2 + ((symbols - DIRECT) >> 2))
-    bases = np.where(symbols < DIRECT, symbols, (4 + (symbols & 3)) << num_bits)
-    return ((bases << _BASE_SHIFT) | (num_bits << _BITS_SHIFT)).astype(np.uint64)
+_FREQUENCY = _constant(FREQUENCY_SHIFT)
+_WIDTH, _WIDTH_MASK = _constant(WIDTH_SHIFT), _constant(31)
+_BASE, _BASE_MASK = _constant(BASE_SHIFT), _constant((1 << NUMBER_BITS) - 1)
+_IS_ESCAPE = 1 << ESCAPE_SHIFT
 
 
 class Lanes:
@@ -86,24 +72,18 @@ class Lanes:
 class Coder:
     """A model's tables."""
 
-    def __init__(self, slots: NDArray[np.uint8], entries: NDArray[np.uint32]) -> None:
-        """Arrange the tables by context and slot: one look-up for each step (8 bytes a slot, 4.4 MB)."""
-        self.slots = slots
+    def __init__(self, slots: NDArray[np.uint8], entries: NDArray[np.uint64]) -> None:
+        """Arrange the tables by context and slot: one look-up for each step (8 bytes a slot, 3.2 MB)."""
+        self.bases, self.widths = number_fields()
         places = np.arange(len(slots), dtype=np.int64)
-        wide = entries[((places >> TABLE_BITS) << SYMBOL_BITS) | slots].astype(np.uint64)
-        bias = (places & ((1 << TABLE_BITS) - 1)).astype(np.uint64) - (wide & np.uint64(0xFFFF))
-        self.numbers_by_symbol = number_fields()
-        fields = self.numbers_by_symbol.copy()
-        fields[ESCAPE] = _IS_ESCAPE
-        self.table: _Words = ((wide >> np.uint64(16)) << np.uint64(_FREQUENCY_SHIFT)) | fields[slots] | bias
+        wide = entries[((places >> TABLE_BITS) << SYMBOL_BITS) | slots].astype(np.int64)
+        mask = (1 << TABLE_BITS) - 1
+        # A step adds slot - start to the state.
+        self.table: _Words = (wide - 2 * (wide & mask) + (places & mask)).astype(np.uint64)
 
     def steps(self, lanes: Lanes, widths: Sequence[int]) -> Steps:
         """Return the stepping of lanes: the i-th step is taken by the first widths[i]; `widths` does not rise."""
         return Steps(self, lanes, widths)
-
-    def symbols(self, lanes: Lanes, contexts: _Ints) -> _Ints:
-        """Take a symbol from each lane."""
-        return Steps(self, lanes, [len(lanes)]).symbols(contexts << TABLE_BITS)
 
     def numbers(self, lanes: Lanes, contexts: _Ints) -> _Ints:
         """Take a number from each lane."""
@@ -130,26 +110,24 @@ class Steps:
         """Take a number from each lane; `contexts` are those of the tables << TABLE_BITS."""
         if self.widths[step] != self._width:
             self._set_width(self.widths[step])
-        entries, shifted, rest = self._entries, self._shifted, self._rest
-        self._take_entries(contexts)
+        states, entries, filled, rest, places = self._states, self._entries, self._filled, self._rest, self._places
+        _and(states, _SLOT_MASK, self._slots)
+        _add(places, contexts, places)
+        self._take_table(places, None, entries, "clip")
+        _shift_right(states, _SLOT_WIDTH, states)
+        _shift_right(entries, _FREQUENCY, filled)
+        _multiply(states, filled, states)
+        _and(entries, _SLOT_MASK, filled)
+        _add(states, filled, states)
+        _shift_right(entries, _WIDTH, filled)
+        _and(filled, _WIDTH_MASK, filled)
+        self._take_rest(filled)
+        _shift_right(entries, _BASE, filled)
+        _and(filled, _BASE_MASK, filled)
+        _add(rest, filled, rest)
         if int(_or_reduce(entries)) & _IS_ESCAPE:
             self._resolve_escapes()
-        _shift_right(entries, _BITS, shifted)
-        _and(shifted, _BITS_MASK, shifted)
-        self._take_rest(shifted)
-        _shift_left(entries, _ABOVE_BASE, entries)
-        _shift_right(entries, _WORD_WIDTH, entries)
-        _add(rest, entries, rest)
         return self._result
-
-    def symbols(self, contexts: _Ints) -> _Ints:
-        """Take a symbol from each lane."""
-        self._take_entries(contexts)
-        symbols: _Ints = self._coder.slots[self._places].astype(np.int64)
-        escaped = np.flatnonzero(symbols == ESCAPE)
-        if len(escaped):
-            symbols[escaped] = self._take_escaped(escaped)
-        return symbols
 
     def bits(self, num_bits: _Ints, step: int) -> _Ints:
         """Take so many bits from each lane, 32 at most."""
@@ -169,47 +147,24 @@ class Steps:
         self._result = self._rest.view(np.int64)
         self._is_low = np.empty(width, np.bool_)
 
-    def _take_entries(self, contexts: _Ints) -> None:
-        states, entries, filled, places = self._states, self._entries, self._filled, self._places
-        _and(states, _SLOT_MASK, self._slots)
-        _add(places, contexts, places)
-        self._take_table(places, None, entries, "clip")
-        _shift_right(states, _SLOT_WIDTH, states)
-        _shift_right(entries, _FREQUENCY, filled)
-        _multiply(states, filled, states)
-        _and(entries, _SLOT_MASK, filled)
-        _add(states, filled, states)
-        self._refill(states, filled)
-
     def _take_rest(self, num_bits: _Words) -> None:
         """Take the low bits of each state into `_rest`."""
-        states, rest, filled = self._states, self._rest, self._filled
+        states, reads, rest, filled, is_low = self._states, self._reads, self._rest, self._shifted, self._is_low
         _shift_right(states, num_bits, filled)
         _shift_left(filled, num_bits, rest)
         _xor(states, rest, rest)
         _copy(states, filled)
-        self._refill(states, filled)
-
-    def _refill(self, states: _Words, filled: _Words) -> None:
-        reads, words, is_low = self._reads, self._words, self._is_low
         _less(states, _LOW, is_low)
-        self._take_words(reads, None, words, "clip")
+        self._take_words(reads, None, self._words, "clip")
         _shift_left(states, _WORD_WIDTH, filled)
-        _or(filled, words, filled)
+        _or(filled, self._words, filled)
         _copy(states, filled, "no", is_low)
         _add(reads, is_low, reads)
 
     def _resolve_escapes(self) -> None:
+        """Where a symbol stood behind an escape, go on to its number."""
         escaped = np.flatnonzero(self._entries & np.uint64(_IS_ESCAPE))
-        self._entries[escaped] = self._coder.numbers_by_symbol[self._take_escaped(escaped)]
-
-    def _take_escaped(self, escaped: _Ints) -> _Ints:
-        """Take the symbols behind escapes, which stand there in 7 bits."""
-        states, reads = self._states[escaped], self._reads[escaped]
-        symbols: _Ints = (states & _ESCAPE_MASK).astype(np.int64)
-        states >>= _ESCAPE_WIDTH
-        is_low = states < _LOW
-        words = self._lanes.words.take(reads, mode="clip")
-        self._states[escaped] = np.where(is_low, (states << _WORD_WIDTH) | words, states)
-        self._reads[escaped] = reads + is_low
-        return symbols
+        symbols = self._result[escaped]
+        part = self._lanes.taken(escaped)
+        self._result[escaped] = self._coder.bases[symbols] + self._coder.bits(part, self._coder.widths[symbols])
+        self._lanes.put_back(part)

@@ -6,16 +6,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs.packed.layout import (
+    DIRECT,
+    DIRECT_BITS,
     ESCAPE,
     FIRST_CONTEXT,
+    LAST_NUMBER,
     NUM_CONTEXTS,
     NUM_SYMBOLS,
+    NUMBER_BITS,
     STREAMS,
     SYMBOL_BITS,
     TABLE_BITS,
 )
 
-__all__ = ["check_frequencies", "coding_entries", "costs_of", "frequencies_of", "symbol_bits", "symbol_slots"]
+__all__ = [
+    "BASE_SHIFT",
+    "ESCAPE_SHIFT",
+    "FREQUENCY_SHIFT",
+    "WIDTH_SHIFT",
+    "check_frequencies",
+    "coding_entries",
+    "costs_of",
+    "frequencies_of",
+    "number_fields",
+    "symbol_bits",
+    "symbol_slots",
+]
+
+# The fields of an entry, from bit 0: start, width, base, is an escape, frequency.
+WIDTH_SHIFT = TABLE_BITS
+BASE_SHIFT = WIDTH_SHIFT + 5
+ESCAPE_SHIFT = BASE_SHIFT + NUMBER_BITS
+FREQUENCY_SHIFT = ESCAPE_SHIFT + 1
 
 _TOTAL = 1 << TABLE_BITS
 _PRIOR = 2.0  # labels' worth of the stream's average that a context starts from
@@ -79,11 +101,29 @@ def check_frequencies(frequencies: NDArray[np.uint16]) -> None:
         raise ValueError(f"the frequencies of a table do not add up to {_TOTAL}")
 
 
-def coding_entries(frequencies: NDArray[np.uint16]) -> NDArray[np.uint32]:
-    """Return frequency << 16 | start of each symbol [contexts, symbols]; 0 where a symbol has none."""
-    wide = frequencies.astype(np.uint32)
-    starts = np.cumsum(wide, axis=1, dtype=np.uint32) - wide
-    return np.where(wide > 0, (wide << 16) | starts, 0).astype(np.uint32)
+def number_fields() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the base and the width of the numbers that each symbol stands for [symbols]: `width` bits follow it.
+
+    Behind ESCAPE stands a symbol; a symbol that no number has is taken as 0.
+    """
+    symbols = np.arange(NUM_SYMBOLS, dtype=np.int64)
+    widths = np.where(symbols < DIRECT, 0, DIRECT_BITS - 2 + ((symbols - DIRECT) >> 2))
+    bases = np.where(symbols < DIRECT, symbols, (4 + (symbols & 3)) << widths)
+    bases[LAST_NUMBER + 1 :] = 0
+    widths[LAST_NUMBER + 1 :] = 0
+    widths[ESCAPE] = SYMBOL_BITS
+    return bases, widths
+
+
+def coding_entries(frequencies: NDArray[np.uint16]) -> NDArray[np.uint64]:
+    """Return all that coding needs of each symbol [contexts, symbols], in the fields named above."""
+    wide = frequencies.astype(np.int64)
+    starts = np.where(wide > 0, np.cumsum(wide, axis=1) - wide, 0)
+    bases, widths = number_fields()
+    fields = (bases << BASE_SHIFT) | (widths << WIDTH_SHIFT)
+    fields[ESCAPE] |= 1 << ESCAPE_SHIFT
+    entries: NDArray[np.uint64] = ((wide << FREQUENCY_SHIFT) | fields | starts).astype(np.uint64)
+    return entries
 
 
 def symbol_slots(frequencies: NDArray[np.uint16]) -> NDArray[np.uint8]:

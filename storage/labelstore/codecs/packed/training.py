@@ -24,6 +24,7 @@ from labelstore.codecs.packed.encoder import (
 )
 from labelstore.codecs.packed.layout import (
     DIRECT,
+    DIRECT_BITS,
     EXACT_REST_BITS,
     FREQUENCY_CLASSES,
     FREQUENCY_STEPS,
@@ -229,7 +230,7 @@ def _with_tables(model: Model, records: Sequence[LabelRecord]) -> Model:
 def _first_costs() -> Costs:
     """Return costs of geometric distributions: shapes by mean level, fits by how dense the places are."""
     symbols = np.arange(NUM_SYMBOLS)
-    exponents = (symbols - DIRECT) // 4 + 4
+    exponents = (symbols - DIRECT) // 4 + DIRECT_BITS
     numbers = np.where(symbols < DIRECT, symbols, (4 + symbols % 4) * 2.0 ** np.maximum(exponents - 2, 0))
     extra_bits = np.where(symbols < DIRECT, 0, exponents - 2)
 
