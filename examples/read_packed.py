@@ -20,13 +20,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TABLE_BITS, NUM_SYMBOLS, ESCAPE, DIRECT = 10, 128, 127, 16
-MAX_LANES, LABELS_PER_LANE = 8, 48
+TABLE_BITS, NUM_SYMBOLS, ESCAPE, DIRECT_BITS, DIRECT = 10, 128, 127, 5, 32
+NUM_LANES, MIN_LABELS_IN_LANES = 4, 32
 LIST_CLASSES, RANK_CLASSES, NUM_PLACES, NUM_VALUE_PLACES = 16, 12, 28, 12
 TARGET_STEPS, ENTROPY_STEPS, EXACT_REST_BITS = 32, 2048, 20
-NUM_CONTEXTS = 542
-CLUSTER_HIGH, CLUSTER_LOW, SHAPE, FIT, SIZE, DROPPED, KEPT_GAP, GAP = 0, 1, 65, 66, 82, 98, 114, 142
-VALUE, COUNT, TAIL, RANK_INSIDE, RANK_OUTSIDE, TARGET_INSIDE, TARGET_OUTSIDE = 254, 446, 462, 478, 494, 510, 526
+NUM_CONTEXTS, CLUSTER_LOW_BITS = 466, 5
+CLUSTER_HIGH, CLUSTER_LOW, SHAPE, FIT, SIZE, GAP = 0, 1, 33, 34, 50, 66
+VALUE, COUNT, TAIL, RANK_INSIDE, RANK_OUTSIDE, TARGET_INSIDE, TARGET_OUTSIDE = 178, 370, 386, 402, 418, 434, 450
 LN2 = 11629080  # in units of 2^-24 nats
 
 
@@ -109,31 +109,36 @@ class Lane:
         self.state = words[0] | words[1] << 32
         self.read = 2
 
-    def symbol(self, context: int) -> int:
+    def number(self, context: int) -> int:
         slot = self.state & ((1 << TABLE_BITS) - 1)
         symbol, frequency, start = self.model.tables[context][slot]
-        self._settle(frequency * (self.state >> TABLE_BITS) + slot - start)
-        return self.bits(7) if symbol == ESCAPE else symbol
+        self.state = frequency * (self.state >> TABLE_BITS) + slot - start
+        if symbol == ESCAPE:
+            symbol = self.bits(7)
+            return symbol if symbol < DIRECT else _base(symbol) | self.bits(_width(symbol))
+        if symbol < DIRECT:
+            self._settle(self.state)
+            return symbol
+        return _base(symbol) | self.bits(_width(symbol))
 
     def bits(self, width: int) -> int:
-        if width == 0:
-            return 0
         value = self.state & ((1 << width) - 1)
         self._settle(self.state >> width)
         return value
-
-    def number(self, context: int) -> int:
-        symbol = self.symbol(context)
-        if symbol < DIRECT:
-            return symbol
-        width = 2 + ((symbol - DIRECT) >> 2)
-        return (4 + (symbol & 3)) << width | self.bits(width)
 
     def _settle(self, state: int) -> None:
         if state < 1 << 32:
             state = state << 32 | self.words[self.read]
             self.read += 1
         self.state = state
+
+
+def _width(symbol: int) -> int:
+    return DIRECT_BITS - 2 + ((symbol - DIRECT) >> 2)
+
+
+def _base(symbol: int) -> int:
+    return (4 + (symbol & 3)) << _width(symbol)
 
 
 def decode_record(data: bytes, targets: list[int], model: Model, lane_type: type[Lane] = Lane) -> list[Label]:
@@ -147,7 +152,7 @@ def decode_record(data: bytes, targets: list[int], model: Model, lane_type: type
     unit = 0
     if model.inverse_step == 0:
         unit, at = data[at], at + 1
-    num_lanes = min(MAX_LANES, max(1, len(targets) // LABELS_PER_LANE))
+    num_lanes = NUM_LANES if len(targets) >= MIN_LABELS_IN_LANES else 1
     counts = []
     for _ in range(num_lanes):
         count, at = _varint(data, at)
@@ -158,28 +163,18 @@ def decode_record(data: bytes, targets: list[int], model: Model, lane_type: type
         at += 4 * count
     assert at == len(data)
 
-    labels: list[Label] = []
-    last_places: dict[int, list[int]] = {}  # of the last label of each cluster, in earlier rounds
-    for first in range(0, len(targets), num_lanes):
-        places_of_round: dict[int, list[int]] = {}
-        for lane, target in zip(lanes, targets[first : first + num_lanes], strict=False):
-            label, cluster, places = _label(lane, target, model, unit, last_places)
-            labels.append(label)
-            places_of_round[cluster] = places
-        last_places.update(places_of_round)
+    labels = [_label(lanes[n % num_lanes], target, model, unit) for n, target in enumerate(targets)]
     assert all(lane.state == 1 << 32 and lane.read == len(lane.words) for lane in lanes), "the record is damaged"
     return labels
 
 
-def _label(
-    lane: Lane, target: int, model: Model, unit: int, last_places: dict[int, list[int]]
-) -> tuple[Label, int, list[int]]:
-    high = lane.symbol(CLUSTER_HIGH)
-    cluster = 16 * high + lane.symbol(CLUSTER_LOW + high)
-    shape = lane.symbol(SHAPE)
-    fit = lane.symbol(FIT + shape)
+def _label(lane: Lane, target: int, model: Model, unit: int) -> Label:
+    high = lane.number(CLUSTER_HIGH)
+    cluster = (high << CLUSTER_LOW_BITS) + lane.number(CLUSTER_LOW + high)
+    shape = lane.number(SHAPE)
+    fit = lane.number(FIT + shape)
     size = model.size or lane.number(SIZE + shape)
-    places = _places(lane, cluster, fit, size, last_places.get(cluster, []))
+    places = _places(lane, cluster, fit, size)
     label = Label(token_ids=[model.id_at(cluster, place) for place in places])
     levels, float_bits = [], []
     for place in places:
@@ -198,31 +193,18 @@ def _label(
         _read_grid_values(lane, label, levels, inside, shape, model)
     else:
         _read_exact_values(lane, label, levels, float_bits, inside, shape, model)
-    return label, cluster, places
+    return label
 
 
-def _places(lane: Lane, cluster: int, fit: int, size: int, reference: list[int]) -> list[int]:
-    """Return the places of a label's candidates, rising: steps 4 and 5."""
-    model = lane.model
-    kept: list[int] = []
-    if reference:
-        num_kept = len(reference) - lane.number(DROPPED + len(reference).bit_length())
-        j = 0
-        for _ in range(num_kept):
-            j += lane.number(KEPT_GAP + model.place_class(cluster, reference[j]))
-            kept.append(reference[j])
-            j += 1
-    others: list[int] = []
-    passed_over = set(reference)
+def _places(lane: Lane, cluster: int, fit: int, size: int) -> list[int]:
+    """Return the places of a label's candidates, rising."""
+    places: list[int] = []
     place = 0
-    for _ in range(size - len(kept)):
-        gap = lane.number(GAP + fit * NUM_PLACES + model.place_class(cluster, place))
-        while gap or place in passed_over:
-            gap -= place not in passed_over
-            place += 1
-        others.append(place)
+    for _ in range(size):
+        place += lane.number(GAP + fit * NUM_PLACES + lane.model.place_class(cluster, place))
+        places.append(place)
         place += 1
-    return sorted(kept + others)
+    return places
 
 
 def _read_grid_values(
@@ -268,7 +250,7 @@ def _read_exact_values(
     if bits.count(min(bits, default=0)) > 1:
         order.insert(0, order.pop(lane.number(TAIL)))
     label.target_rank = _rank(lane, levels, inside, shape, model)
-    if inside is not None and lane.symbol(TARGET_INSIDE) == 0:
+    if inside is not None and lane.number(TARGET_INSIDE) == 0:
         label.target_logprob = label.logprobs[inside]
     else:
         label.target_logprob = -_float_of(lane.bits(32))

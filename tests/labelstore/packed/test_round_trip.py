@@ -54,7 +54,7 @@ def test_labels_of_any_size_come_back(codec: str, kind: str, sizes: list[list[in
 @settings(max_examples=8, deadline=None)
 @given(
     size=st.sampled_from([1, 2, 8]),
-    lengths=st.lists(st.sampled_from([0, 1, 2, 17, 95, 96, 200, 500]), min_size=1, max_size=4),
+    lengths=st.lists(st.sampled_from([0, 1, 2, 17, 31, 32, 33, 200, 500]), min_size=1, max_size=4),
     has_ties=st.booleans(),
     seed=st.integers(0, 10_000),
 )
@@ -156,6 +156,22 @@ def test_labels_that_do_not_fit_the_model_are_refused() -> None:
     (large,) = packed_records([[4097]], Kind(vocab_size=6000))
     with pytest.raises(ValueError, match="a label can have 4,096 candidates, got 4,097; use --codec open"):
         LabelEncoder(Model.from_bytes(trained("standard", Kind(vocab_size=6000), None))).encode(large)
+
+
+def test_numbers_that_have_no_symbol_are_refused() -> None:
+    encoder = LabelEncoder(Model.from_bytes(trained("standard", Kind(), 8)))
+    (record,) = packed_records([[8] * 3], Kind())
+    record.labels.target_ranks[1] = VOCAB_SIZE + 1
+    with pytest.raises(
+        ValueError, match="a target's rank must be at most 3,000, the rows of the teacher's output layer"
+    ):
+        encoder.encode(record)
+    encoder = LabelEncoder(Model.from_bytes(trained("standard", Kind(has_draws=True), 8)))
+    (record,) = packed_records([[8] * 3], Kind(has_draws=True))
+    assert record.labels.draw_counts is not None
+    record.labels.draw_counts[5] = 1 << 25
+    with pytest.raises(ValueError, match="a candidate can be drawn 33,554,431 times, got 33,554,432; use --codec open"):
+        encoder.encode(record)
 
 
 def test_minus_infinity_is_refused() -> None:

@@ -121,22 +121,20 @@ class _TracingLane(read_packed.Lane):
         super().__init__(model, words)
         self.rows.append(f"| words 0 and 1 | | `{self.state:016x}` |")
 
-    def symbol(self, context: int) -> int:
+    def number(self, context: int) -> int:
         slot = self.state & ((1 << TABLE_BITS) - 1)
-        coded = self.model.tables[context][slot][0]
-        place = len(self.rows)
-        self.rows.append("")
-        symbol = super().symbol(context)
-        if coded == ESCAPE:
-            self.rows[place] = f"| {_name_of(context)} | ESCAPE |{self._behind_escape}"
-        else:
-            self.rows[place] = f"| {_name_of(context)} | {symbol} | `{self.state:016x}` |"
-        return symbol
+        is_escaped = self.model.tables[context][slot][0] == ESCAPE
+        self._in_number = True
+        number = super().number(context)
+        self._in_number = False
+        escaped = ", by ESCAPE" if is_escaped else ""
+        self.rows.append(f"| {_name_of(context)} | {number}{escaped} | `{self.state:016x}` |")
+        return number
 
     def bits(self, width: int) -> int:
-        self._behind_escape = f" `{self.state:016x}` |"
         value = super().bits(width)
-        self.rows.append(f"| {width} bits | {value} | `{self.state:016x}` |")
+        if not self._in_number:
+            self.rows.append(f"| {width} bits | {value} | `{self.state:016x}` |")
         return value
 
 
@@ -146,8 +144,6 @@ _CONTEXTS = {
     "shape": read_packed.SHAPE,
     "fit": read_packed.FIT,
     "size": read_packed.SIZE,
-    "dropped": read_packed.DROPPED,
-    "kept_gap": read_packed.KEPT_GAP,
     "gap": read_packed.GAP,
     "value": read_packed.VALUE,
     "count": read_packed.COUNT,

@@ -174,17 +174,19 @@ def _number_of(
 
 @inlined
 def _take_number(lanes: _Lanes, lane: int, context: int, lookup: Lookup, words: NDArray[np.uint32]) -> int:
-    read = min(lanes.reads[lane], np.uint64(len(words) - PADDING))
-    number, lanes.states[lane], lanes.reads[lane] = _number_of(
+    read = min(lanes.reads[lane], np.uint64(len(words) - PADDING))  # damaged bytes may have come beyond the end
+    number, lanes.states[lane], behind = _number_of(
         lanes.states[lane], read, np.uint64(context) << _SYMBOL_BITS, lookup, words
     )
+    lanes.reads[lane] += behind - read
     return np.int64(number)
 
 
 @inlined
 def _take_bits(lanes: _Lanes, lane: int, num_bits: int, words: NDArray[np.uint32]) -> int:
     read = min(lanes.reads[lane], np.uint64(len(words) - PADDING))
-    bits, lanes.states[lane], lanes.reads[lane] = _bits_of(lanes.states[lane], read, np.uint64(num_bits), words)
+    bits, lanes.states[lane], behind = _bits_of(lanes.states[lane], read, np.uint64(num_bits), words)
+    lanes.reads[lane] += behind - read
     return np.int64(bits)
 
 
@@ -218,7 +220,9 @@ def _take_head(lanes: _Lanes, lane: int, words: NDArray[np.uint32], lookup: Look
 
 
 @inlined
-def _gap_context(first: np.uint64, place: np.uint64, listed: np.uint64, num_listed: np.uint64, lookup: Lookup) -> np.uint64:
+def _gap_context(
+    first: np.uint64, place: np.uint64, listed: np.uint64, num_listed: np.uint64, lookup: Lookup
+) -> np.uint64:
     """Return where the symbols of the gap's context begin that begins at a place."""
     listed_class = np.uint64(lookup.list_classes[listed + min(place, num_listed)])
     place_class = listed_class if place < num_listed else np.uint64(rank_class(np.int64(place - num_listed)))
@@ -272,7 +276,7 @@ def _take_places(
         begin = lanes.begins[lane]
         for i in range(done + np.uint64(lane), _FOUR * (lanes.stops[lane] - lanes.firsts[lane]), _FOUR):
             context = _gap_context(lanes.gap_contexts[lane], begin, lanes.lists[lane], lanes.num_listed[lane], lookup)
-            begin += np.uint64(_take_number(lanes, lane, context >> _SYMBOL_BITS, lookup, words))
+            begin += np.uint64(_take_number(lanes, lane, np.int64(context >> _SYMBOL_BITS), lookup, words))
             steps[i] = begin
             begin += _ONE
         lanes.begins[lane] = begin
@@ -343,13 +347,12 @@ def _take_values(
     for lane in range(width):
         first = lanes.firsts[lane]
         for i in range(done + np.uint64(lane), _FOUR * (lanes.stops[lane] - first), _FOUR):
-            level = _take_number(lanes, lane, np.uint64(steps[i]) >> _SYMBOL_BITS, lookup, words)
-            steps[i] = level
+            own = _take_number(lanes, lane, np.int64(steps[i] >> SYMBOL_BITS), lookup, words)
+            steps[i] = own
             if is_exact:
-                if level > lookup.exact_base + 1:
+                if own > lookup.exact_base + 1:
                     return False
-                at = first + (i >> _TWO)
-                exact_bits[at] = _take_exact(lanes, lane, words, level, unit, lookup.exact_base)
+                exact_bits[first + (i >> _TWO)] = _take_exact(lanes, lane, words, own, unit, lookup.exact_base)
     return True
 
 

@@ -32,6 +32,8 @@ from labelstore.codecs.packed.layout import (
     ESCAPE,
     FIT,
     GAP,
+    MAX_LISTED,
+    MAX_SIZE,
     NUM_FITS,
     NUM_PLACES,
     NUM_SHAPES,
@@ -51,6 +53,7 @@ from labelstore.codecs.packed.layout import (
 from labelstore.codecs.packed.tables import FREQUENCY_SHIFT, WIDTH_SHIFT
 
 __all__ = [
+    "Chosen",
     "Values",
     "assign_clusters",
     "choose_classes",
@@ -65,7 +68,7 @@ _WIDTH_SHIFT, _WIDTH_MASK = np.uint64(WIDTH_SHIFT), np.uint64(31)
 _FREQUENCY_SHIFT = np.uint64(FREQUENCY_SHIFT)
 _SLOT_MASK = np.uint64((1 << TABLE_BITS) - 1)
 _LOW_MASK = (1 << (40 - SYMBOL_BITS)) - 1
-_MAX_BUCKET_SORT = 256  # candidates
+_MAX_MOVED = 32  # keys that are sorted by moving
 _MAX_SUMMED_IDS = 250  # so many scores fit 16 bits
 
 
@@ -84,6 +87,24 @@ class Values(NamedTuple):
     weight_of_one: int  # what the weights of all candidates and the tail add up to; 0: exact values
 
 
+class Chosen(NamedTuple):
+    """What one record's labels hold, and how each label is to be coded. By place: as `order` says, in each label."""
+
+    token_ids: NDArray[np.int32]  # [C]
+    offsets: NDArray[np.int64]  # [N + 1]
+    draw_counts: NDArray[np.int32]  # [C] or [0]
+    target_ids: NDArray[np.int32]  # [N]
+    target_ranks: NDArray[np.int32]  # [N]
+    clusters: NDArray[np.int32]  # [N]
+    shapes: NDArray[np.int64]  # [N]
+    fits: NDArray[np.int64]  # [N]
+    gaps: NDArray[np.int64]  # [C], by place
+    begins: NDArray[np.uint8]  # [C], by place: the class of the place where a gap begins
+    classes: NDArray[np.uint8]  # [C], by place: the class of a candidate's own place
+    order: NDArray[np.int64]  # [C], by place: which candidate it is
+    is_constant_size: bool
+
+
 @allocating
 def assign_clusters(
     ranks: NDArray[np.int32],
@@ -100,14 +121,25 @@ def assign_clusters(
         sums[:] = priors
         for c in range(offsets[n], min(offsets[n + 1], offsets[n] + min(max_ids, _MAX_SUMMED_IDS))):
             if ranks[c] < num_scored:
-                row = scores[ranks[c]]
-                for z in range(num_clusters):
-                    sums[z] += row[z]
-        best = 0
-        for z in range(1, num_clusters):
-            if sums[z] > sums[best]:
-                best = z
-        clusters[n] = best
+                _add_row(sums, scores[ranks[c]])
+        clusters[n] = _first_highest(sums)
+
+
+@compiled
+def _add_row(sums: NDArray[np.int16], row: NDArray[np.int8]) -> None:
+    for z in range(np.uint64(len(sums))):
+        sums[z] += np.int16(row[z])
+
+
+@compiled
+def _first_highest(sums: NDArray[np.int16]) -> int:
+    highest = sums[0]
+    for z in range(np.uint64(len(sums))):  # apart from the search, as this becomes vector instructions
+        highest = max(highest, sums[z])
+    z = 0
+    while sums[z] != highest:
+        z += 1
+    return z
 
 
 @compiled
@@ -161,50 +193,68 @@ def find_places(
     slots: NDArray[np.int64],
     places: NDArray[np.int64],
     order: NDArray[np.int64],
-) -> None:
-    """Fill each candidate's place in its label's cluster [C], rising in each label, and which candidate it is [C]."""
-    starts = np.empty(65, np.int64)
-    keys = np.empty(_MAX_BUCKET_SORT, np.int64)
+) -> int:
+    """Fill each candidate's place in its label's cluster [C], rising in each label, and which candidate it is [C].
+
+    Returns the first label that has an id twice, -1 if none has.
+    """
+    is_taken = np.zeros(MAX_LISTED >> 6, np.uint64)  # a bit for each place of the list
+    owners = np.empty(MAX_LISTED, np.int64)
+    unlisted = np.empty(MAX_SIZE, np.int64)
     for n in range(len(clusters)):
         cluster = clusters[n]
         num_listed = np.int64(list_offsets[cluster + 1] - list_offsets[cluster])
         first_slot, mask = slot_offsets[cluster], slot_offsets[cluster + 1] - slot_offsets[cluster] - 1
-        first, stop = offsets[n], offsets[n + 1]
-        for c in range(first, stop):  # apart from the sorting, so that the waits for memory overlap
+        at, stop = offsets[n], offsets[n + 1]
+        for c in range(at, stop):  # apart from what follows, so that the waits for memory overlap
             rank = np.int64(ranks[c])
-            place = num_listed + rank
             slot = _hash(rank) & mask
             entry = slots[first_slot + slot]
-            while entry >= 0:
-                if entry >> 32 == rank:
-                    place = entry & 0xFFFFFFFF
-                    break
+            while entry >= 0 and entry >> 32 != rank:
                 slot = (slot + 1) & mask
                 entry = slots[first_slot + slot]
-            places[c] = place
-        if stop - first > _MAX_BUCKET_SORT:
-            order[first:stop] = first + np.argsort(places[first:stop], kind="mergesort")
-            places[first:stop] = places[first:stop][order[first:stop] - first]
-            continue
-        # By buckets, then by moving each a little: half the time of a sort that knows nothing of the values.
-        shift = max(0, bit_length(num_listed) - 6)
-        starts[:] = 0
-        for c in range(first, stop):
-            starts[min(places[c] >> shift, 63) + 1] += 1
-        for bucket in range(64):
-            starts[bucket + 1] += starts[bucket]
-        for c in range(first, stop):
-            bucket = min(places[c] >> shift, 63)
-            keys[starts[bucket]] = (places[c] << 13) | (c - first)
-            starts[bucket] += 1
-        for i in range(stop - first):
-            key, at = keys[i], i
-            while at > 0 and keys[at - 1] > key:
-                keys[at] = keys[at - 1]
-                at -= 1
-            keys[at] = key
-        for i in range(stop - first):
-            places[first + i], order[first + i] = keys[i] >> 13, first + (keys[i] & 8191)
+            places[c] = entry & 0xFFFFFFFF if entry >= 0 else num_listed + rank
+        num_unlisted = 0
+        for c in range(at, stop):
+            place = places[c]
+            if place >= num_listed:
+                unlisted[num_unlisted] = place << 32 | c
+                num_unlisted += 1
+                continue
+            bit = np.uint64(1) << np.uint64(place & 63)
+            if is_taken[place >> 6] & bit:
+                return n
+            is_taken[place >> 6] |= bit
+            owners[place] = c
+        for block in range((num_listed + 63) >> 6):
+            bits = is_taken[block]
+            is_taken[block] = 0
+            while bits:
+                place = (block << 6) + bit_length(bits & (~bits + np.uint64(1))) - 1
+                places[at], order[at] = place, owners[place]
+                at += 1
+                bits &= bits - np.uint64(1)
+        _sort_few(unlisted[:num_unlisted])
+        for i in range(num_unlisted):
+            places[at], order[at] = unlisted[i] >> 32, unlisted[i] & 0xFFFFFFFF
+            if i and places[at] == places[at - 1]:
+                return n
+            at += 1
+    return -1
+
+
+@allocating
+def _sort_few(keys: NDArray[np.int64]) -> None:
+    """Sort by moving each key a little, which is best for a handful; more are left to a general sort."""
+    if len(keys) > _MAX_MOVED:
+        keys.sort()
+        return
+    for i in range(1, len(keys)):
+        key, at = keys[i], i
+        while at > 0 and keys[at - 1] > key:
+            keys[at] = keys[at - 1]
+            at -= 1
+        keys[at] = key
 
 
 @compiled
@@ -267,48 +317,26 @@ def choose_classes(
 
 
 @compiled
-def label_steps(
-    token_ids: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    draw_counts: NDArray[np.int32],
-    target_ids: NDArray[np.int32],
-    target_ranks: NDArray[np.int32],
-    clusters: NDArray[np.int32],
-    shapes: NDArray[np.int64],
-    fits: NDArray[np.int64],
-    gaps: NDArray[np.int64],
-    begins: NDArray[np.uint8],
-    classes: NDArray[np.uint8],
-    order: NDArray[np.int64],
-    values: Values,
-    is_constant_size: bool,
-    steps: NDArray[np.int64],
-    step_offsets: NDArray[np.int64],
-) -> None:
-    """Write the coding steps of one record's labels; those of label n are step_offsets[n] : step_offsets[n + 1].
-
-    `draw_counts` is [C], or [0] where nothing was drawn.
-    """
-    # Arrays as variables of their own: a tuple handed on costs two counts of references an array.
-    levels, rests, rest_bits, exact_bits = values.levels, values.rests, values.rest_bits, values.exact_bits
-    log_of_level, log_of_kept, weight_of_one = values.log_of_level, values.log_of_kept, values.weight_of_one
-    tails, targets, entropies = values.tails, values.targets, values.entropies
+def label_steps(chosen: Chosen, values: Values, steps: NDArray[np.int64], step_offsets: NDArray[np.int64]) -> None:
+    """Write the coding steps of one record's labels; those of label n are step_offsets[n] : step_offsets[n + 1]."""
+    order, begins, classes, draw_counts = chosen.order, chosen.begins, chosen.classes, chosen.draw_counts
+    levels, rests, rest_bits = values.levels, values.rests, values.rest_bits
     at = np.int64(0)
     step_offsets[0] = 0
-    for n in range(len(clusters)):
-        first, stop = offsets[n], offsets[n + 1]
-        cluster, shape = np.int64(clusters[n]), shapes[n]
+    for n in range(len(chosen.clusters)):
+        first, stop = chosen.offsets[n], chosen.offsets[n + 1]
+        cluster, shape, fit = np.int64(chosen.clusters[n]), chosen.shapes[n], chosen.fits[n]
         high = cluster >> CLUSTER_LOW_BITS
         steps[at] = _number_step(CLUSTER_HIGH, high)
         steps[at + 1] = _number_step(CLUSTER_LOW + high, cluster & ((1 << CLUSTER_LOW_BITS) - 1))
         steps[at + 2] = _number_step(SHAPE, shape)
-        steps[at + 3] = _number_step(FIT + shape, fits[n])
+        steps[at + 3] = _number_step(FIT + shape, fit)
         at += 4
-        if not is_constant_size:
+        if not chosen.is_constant_size:
             steps[at] = _number_step(SIZE + shape, stop - first)
             at += 1
         for i in range(first, stop):
-            steps[at] = _number_step(GAP + fits[n] * NUM_PLACES + begins[i], gaps[i])
+            steps[at] = _number_step(GAP + fit * NUM_PLACES + begins[i], chosen.gaps[i])
             at += 1
         for i in range(first, stop):
             candidate = order[i]
@@ -322,59 +350,21 @@ def label_steps(
             level = np.int64(levels[order[i]])
             steps[at] = _number_step(COUNT + min(15, level), np.int64(draw_counts[order[i]]))
             at += 1
-        at = _put_rest(
-            n,
-            first,
-            stop,
-            shape,
-            token_ids,
-            order,
-            levels,
-            exact_bits,
-            draw_counts,
-            target_ids,
-            target_ranks,
-            log_of_level,
-            log_of_kept,
-            weight_of_one,
-            tails,
-            targets,
-            entropies,
-            steps,
-            at,
-        )
+        at = _put_rest(n, chosen, values, steps, at)
         step_offsets[n + 1] = at
 
 
 @compiled
-def _put_rest(
-    n: int,
-    first: int,
-    stop: int,
-    shape: int,
-    token_ids: NDArray[np.int32],
-    order: NDArray[np.int64],
-    levels: NDArray[np.int32],
-    exact_bits: NDArray[np.int64],
-    draw_counts: NDArray[np.int32],
-    target_ids: NDArray[np.int32],
-    target_ranks: NDArray[np.int32],
-    log_of_level: NDArray[np.int64],
-    log_of_kept: NDArray[np.int64],
-    weight_of_one: int,
-    tails: NDArray[np.int64],
-    targets: NDArray[np.int64],
-    entropies: NDArray[np.uint32],
-    steps: NDArray[np.int64],
-    at: int,
-) -> int:
+def _put_rest(n: int, chosen: Chosen, values: Values, steps: NDArray[np.int64], at: int) -> int:
     """Write a label's tail mass, target and entropy."""
-    is_exact = weight_of_one == 0
+    first, stop, shape = chosen.offsets[n], chosen.offsets[n + 1], chosen.shapes[n]
+    draw_counts, order, levels, exact_bits = chosen.draw_counts, chosen.order, values.levels, values.exact_bits
+    is_exact = values.weight_of_one == 0
     target, lowest = np.int64(-1), np.int64(1 << 30)
     weight, head = np.int64(0), np.int64(0)
     for c in range(first, stop):
         level = np.int64(levels[c])
-        if token_ids[c] == target_ids[n]:
+        if chosen.token_ids[c] == chosen.target_ids[n]:
             target = c
         lowest = min(lowest, level)
         weight += 12 * level * level + 1
@@ -384,7 +374,7 @@ def _put_rest(
         weight = head
     shift = np.int64(0)
     if is_exact:
-        steps[at] = _raw_step(32, tails[n])
+        steps[at] = _raw_step(32, values.tails[n])
         at += 1
         # Which of equal candidates at the top is the first, counted by place: argmax is to stay what it was.
         num_equal, leader = np.int64(0), np.int64(0)
@@ -397,12 +387,12 @@ def _put_rest(
             steps[at] = _number_step(TAIL, leader)
             at += 1
     else:
-        expected = np.int64(expected_tail(weight, weight_of_one))
-        steps[at] = _number_step(TAIL + bit_length(expected), _zigzag(tails[n] - expected))
+        expected = np.int64(expected_tail(weight, values.weight_of_one))
+        steps[at] = _number_step(TAIL + bit_length(expected), _zigzag(values.tails[n] - expected))
         at += 1
-        shift = log_of_kept[tails[n]] - ln_fixed_one(max(weight, 1))
+        shift = values.log_of_kept[values.tails[n]] - ln_fixed_one(max(weight, 1))
 
-    rank = np.int64(target_ranks[n])
+    rank = np.int64(chosen.target_ranks[n])
     if len(draw_counts):
         steps[at] = _number_step(RANK_OUTSIDE + shape, rank)
         at += 1
@@ -420,23 +410,23 @@ def _put_rest(
     if is_exact:
         is_stored = True
         if target >= 0:
-            is_stored = targets[n] != exact_bits[target]
+            is_stored = values.targets[n] != exact_bits[target]
             steps[at] = _number_step(TARGET_INSIDE, np.int64(is_stored))
             at += 1
         if is_stored:
-            steps[at] = _raw_step(32, targets[n])
+            steps[at] = _raw_step(32, values.targets[n])
             at += 1
     else:
         expected, context = np.int64(0), TARGET_OUTSIDE + shape
         if target >= 0:
-            expected = target_code(log_of_level[levels[target]] + shift)
+            expected = target_code(values.log_of_level[levels[target]] + shift)
             context = TARGET_INSIDE + bit_length(np.int64(levels[target]))
         elif stop > first:
-            expected = target_code(log_of_level[lowest] + shift)
-        steps[at] = _number_step(context, _zigzag(targets[n] - expected))
+            expected = target_code(values.log_of_level[lowest] + shift)
+        steps[at] = _number_step(context, _zigzag(values.targets[n] - expected))
         at += 1
-    if len(entropies):
-        steps[at] = _raw_step(32 if is_exact else 16, np.int64(entropies[n]))
+    if len(values.entropies):
+        steps[at] = _raw_step(32 if is_exact else 16, np.int64(values.entropies[n]))
         at += 1
     return at
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs.packed.encode_kernels import (
+    Chosen,
     assign_clusters,
     choose_classes,
     code_steps,
@@ -33,12 +34,13 @@ from labelstore.codecs.packed.layout import (
     NUM_SHAPES,
     NUM_SYMBOLS,
     NUM_VALUE_PLACES,
+    NUMBER_BITS,
     SHAPE,
     STREAMS,
     TABLE_BITS,
     VALUE,
 )
-from labelstore.codecs.packed.model import Model
+from labelstore.codecs.packed.model import MAX_VOCAB_SIZE, Model
 from labelstore.codecs.packed.tables import symbol_bits
 from labelstore.codecs.packed.values import exact_values, float_bits, grid_values, unit_exponent
 from labelstore.labels import Labels
@@ -124,7 +126,7 @@ class LabelEncoder:
         begins, classes = np.empty((2, token_ids.size), dtype=np.uint8)
         shapes, fits = np.empty((2, len(labels)), dtype=np.int64)
         model = self.model
-        find_places(
+        doubled = find_places(
             ranks,
             offsets,
             clusters,
@@ -134,10 +136,8 @@ class LabelEncoder:
             places,
             order,
         )
-        same = np.flatnonzero(places[1:] == places[:-1]) + 1
-        same = same[~np.isin(same, offsets)]  # a label's first place may be that of the label before
-        if len(same):
-            raise ValueError(f"label {labels.candidate_positions()[same[0]]} has a candidate's id twice")
+        if doubled >= 0:
+            raise ValueError(f"label {doubled} has a candidate's id twice")
         find_gaps(
             offsets,
             clusters,
@@ -153,24 +153,22 @@ class LabelEncoder:
         if len(self._steps) < num_steps:
             self._steps = np.empty(2 * num_steps, dtype=np.int64)
         step_offsets = np.zeros(len(labels) + 1, dtype=np.int64)
-        label_steps(
-            token_ids,
-            offsets,
-            _NO_COUNTS if labels.draw_counts is None else labels.draw_counts,
-            record.target_ids,
-            labels.target_ranks,
-            clusters,
-            shapes,
-            fits,
-            gaps,
-            begins,
-            classes,
-            order,
-            values,
-            model.size > 0,
-            self._steps,
-            step_offsets,
+        chosen = Chosen(
+            token_ids=token_ids,
+            offsets=offsets,
+            draw_counts=_NO_COUNTS if labels.draw_counts is None else labels.draw_counts,
+            target_ids=record.target_ids,
+            target_ranks=labels.target_ranks,
+            clusters=clusters,
+            shapes=shapes,
+            fits=fits,
+            gaps=gaps,
+            begins=begins,
+            classes=classes,
+            order=order,
+            is_constant_size=model.size > 0,
         )
+        label_steps(chosen, values, self._steps, step_offsets)
         return self._steps, step_offsets, unit
 
     def _check_fits(self, labels: Labels) -> None:
@@ -187,6 +185,13 @@ class LabelEncoder:
             )
         if len(sizes) and sizes.max() > MAX_SIZE:
             raise ValueError(f"a label can have {MAX_SIZE:,} candidates, got {sizes.max():,}; use --codec open")
+        if labels.target_ranks.max(initial=1) > MAX_VOCAB_SIZE:
+            raise ValueError(f"a target's rank can be {MAX_VOCAB_SIZE:,}, got {labels.target_ranks.max():,}")
+        if labels.draw_counts is not None and labels.draw_counts.max(initial=0) >= 1 << NUMBER_BITS:
+            raise ValueError(
+                f"a candidate can be drawn {(1 << NUMBER_BITS) - 1:,} times, got {labels.draw_counts.max():,}; "
+                f"use --codec open"
+            )
         if (labels.draw_counts is not None, labels.entropy is not None) != (
             self.model.has_draws,
             self.model.has_entropy,

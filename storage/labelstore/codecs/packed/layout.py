@@ -47,6 +47,7 @@ FREQUENCY_CLASSES = 128  # of ids that training saw, by how often, most often fi
 FREQUENCY_STEPS = 4  # of these for each doubling of the count
 MAX_CLUSTERS = 1024
 CLUSTER_LOW_BITS = 5
+MAX_LISTED = 1 << 14  # ids in the list of a cluster
 MAX_SIZE = 4096  # candidates of a label
 TAIL_CODES = 512  # the highest code of a tail mass
 KEPT_BITS = 18  # a kept mass is in units of 2^-18

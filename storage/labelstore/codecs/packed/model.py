@@ -19,17 +19,17 @@ from labelstore.codecs.packed.layout import (
     FREQUENCY_CLASSES,
     LIST_CLASSES,
     MAX_CLUSTERS,
+    MAX_LISTED,
     MAX_SIZE,
     NUM_CONTEXTS,
     NUM_SYMBOLS,
 )
 from labelstore.codecs.packed.tables import check_frequencies, coding_entries, symbol_slots
 
-__all__ = ["MAX_INVERSE_STEP", "MAX_LISTED", "MAX_VOCAB_SIZE", "Model"]
+__all__ = ["MAX_INVERSE_STEP", "MAX_VOCAB_SIZE", "Model"]
 
 MAX_VOCAB_SIZE = 1 << 24
 MAX_INVERSE_STEP = (1 << 15) - 2  # so that a level has 15 bits
-MAX_LISTED = 1 << 14  # ids in the list of a cluster
 _MAGIC = b"LSM0"
 _HEADER = struct.Struct("<4sIIIIIIIII")  # magic, size of the rest, then the numbers of `Model`
 _MAX_EXACT_BASE = 0x7FF  # the highest bits of infinity

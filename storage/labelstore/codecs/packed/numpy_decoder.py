@@ -74,6 +74,7 @@ class NumpyDecoder:
         # What takes a place there: where the list begins; behind the list, also all the lists behind it.
         self._list_starts = lookup.list_offsets[:-1].astype(np.int64)
         self._to_ranks = len(lookup.list_ids) - num_listed - self._list_starts
+
     def decode(
         self, frames: Sequence[Frame], target_ids: Sequence[NDArray[np.int32]], coded: Coded
     ) -> list[Coded | None]:
@@ -155,7 +156,11 @@ class NumpyDecoder:
             if i == 0 or width != steps.widths[i - 1]:
                 contexts, begin, num_listed = contexts[:width], begin[:width], num_listed[:width]
                 list_start, to_ranks = list_start[:width], to_ranks[:width]
-                index, classes, context = np.empty(width, np.int64), np.empty(width, np.uint8), np.empty(width, np.int64)
+                index, classes, context = (
+                    np.empty(width, np.int64),
+                    np.empty(width, np.uint8),
+                    np.empty(width, np.int64),
+                )
             # From where the last place stood to where the next one can stand.
             np.greater_equal(begin, num_listed, out=index, casting="unsafe")
             np.multiply(index, to_ranks, index)

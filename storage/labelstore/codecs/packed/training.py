@@ -30,6 +30,7 @@ from labelstore.codecs.packed.layout import (
     FREQUENCY_STEPS,
     GAP,
     LIST_CLASSES,
+    MAX_LISTED,
     MAX_SIZE,
     NUM_CONTEXTS,
     NUM_FITS,
@@ -39,7 +40,7 @@ from labelstore.codecs.packed.layout import (
     NUM_VALUE_PLACES,
     VALUE,
 )
-from labelstore.codecs.packed.model import MAX_INVERSE_STEP, MAX_LISTED, Model
+from labelstore.codecs.packed.model import MAX_INVERSE_STEP, Model
 from labelstore.codecs.packed.tables import costs_of, frequencies_of
 from labelstore.codecs.packed.values import float_bits, grid_levels
 from labelstore.record import LabelRecord

@@ -16,7 +16,7 @@ from labelstore.labels import Labels
 
 __all__ = ["exact_values", "float_bits", "grid_levels", "grid_values", "unit_exponent"]
 
-MAX_TARGET_CODE = 1 << 24
+MAX_TARGET_CODE = 1 << 23  # so that its difference to any other has a number's bits
 _NO_BITS = np.zeros(0, dtype=np.int64)
 
 
