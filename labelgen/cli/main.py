@@ -12,6 +12,7 @@ from labelgen.cli.finish import finish
 from labelgen.cli.generate import generate
 from labelgen.cli.inspect import inspect
 from labelgen.cli.score import score
+from labelgen.cli.status import status
 from labelgen.cli.verify import verify
 
 __all__ = ["main"]
@@ -52,5 +53,5 @@ def main() -> None:
     """
 
 
-for command in (generate, score, inspect, verify, convert, finish):
+for command in (generate, score, status, inspect, verify, convert, finish):
     main.add_command(command)

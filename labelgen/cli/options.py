@@ -71,6 +71,29 @@ _JOB_OPTIONS: list[Callable[[Any], Any]] = [
         _JOB, "--block-size", type=int, default=2048, show_default=True, help="Prompts in a unit of work (a block)."
     ),
     grouped(_JOB, "--max-rejects", metavar="N|P%", help="Stop when more rows are rejected.  [default: never]"),
+    grouped(
+        _JOB,
+        "--journal-dir",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Where finished responses wait for their block, say a fast local disk.  [default: in the dataset]",
+    ),
+    grouped(
+        _JOB,
+        "--flush-seconds",
+        type=float,
+        default=30.0,
+        show_default=True,
+        help="A crash loses finished responses of so many seconds at most.",
+    ),
+    grouped(
+        _JOB,
+        "--grace-seconds",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="After Ctrl-C, SIGTERM or SIGUSR1, responses in flight may take so long; a second signal ends it.",
+    ),
     grouped(_JOB, "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
     grouped(_JOB, "--quiet", is_flag=True, help="No progress and no notes; warnings and errors only."),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +25,18 @@ def run_command(*, as_json: bool, quiet: bool, **options: Any) -> None:
     from labelgen.cli.render import print_summary
     from labelgen.job.progress import NullWatcher
     from labelgen.job.runner import Job
+    from labelgen.job.stopping import JobStoppedError, StopSignals
 
     try:
         spec = build_spec(**options)
         job = Job(spec)
-        with TerminalWatcher() as watcher:
-            summary = job.run(NullWatcher() if quiet else watcher)
+        with TerminalWatcher() as watcher, StopSignals(grace_seconds=spec.grace_seconds) as stop:
+            summary = job.run(NullWatcher() if quiet else watcher, stop=stop)
+    except JobStoppedError as stopped:
+        click.echo(str(stopped), err=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stopped.exit_code)  # a block that is being encoded must not hold up the end: the journal has it
     except (ValueError, ImportError) as error:
         raise click.ClickException(str(error)) from error
     print_summary(summary, as_json=as_json)

@@ -21,6 +21,8 @@ class RunProgress:
     num_labels: int
     num_rejected: int
     seconds: float  # since the first request
+    num_prompts_done: int = 0  # every response of theirs is answered or refused, by this job or an earlier one
+    num_prompts_answered: int = 0  # of those, by this job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

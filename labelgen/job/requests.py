@@ -14,7 +14,7 @@ from labelgen.prompts.tokenizer import PromptTokenizer, encode_prompt
 from labelgen.prompts.windows import cut_windows
 from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.teacher import Answer, GenerateRequest, Request, ScoreRequest, TeacherFacts
-from labelstore.record import LabelRecord
+from labelstore.record import LabelRecord, record_id_of
 
 __all__ = ["PromptRequests"]
 
@@ -55,6 +55,11 @@ class PromptRequests:
             )
             for response_index in range(self.spec.responses)
         ]
+
+    def record_id(self, prompt: Prompt, request_id: str) -> str:
+        """Return the id of the record that an answer to one of the prompt's requests gives."""
+        number = int(request_id.rsplit("/", 1)[-1])
+        return record_id_of(prompt.prompt_id, *((number, 0) if self.spec.task == "score" else (None, number)))
 
     def to_record(self, prompt: Prompt, answer: Answer) -> LabelRecord:
         """Return the record of an answer to one of the prompt's requests."""

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import itertools
-import time
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import labelgen
-from labelgen.job.blocks import BlockCollector, CompleteBlock
+from labelgen.job.blocks import BlockCollector
 from labelgen.job.fingerprint import fingerprint_fields
-from labelgen.job.progress import NullWatcher, RunProgress, RunSummary, RunWatcher
+from labelgen.job.labelling import Labelling
+from labelgen.job.predecessors import Predecessors, find_predecessors
+from labelgen.job.progress import NullWatcher, RunSummary, RunWatcher
+from labelgen.job.publisher import BlockPublisher
+from labelgen.job.pulse import Pulse
 from labelgen.job.requests import PromptRequests
 from labelgen.job.spec import RunSpec
+from labelgen.job.stopping import JobStoppedError, StoppedError, StopSignals
+from labelgen.job.suspects import SuspectFinder
 from labelgen.prompts.rejects import REJECTED_NAME, RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
 from labelgen.prompts.sources import find_sources
 from labelgen.teachers.teacher import Teacher
 from labelstore.codecs import codec_named
-from labelstore.dataset_writer import DatasetWriter, check_folder, utc_now
+from labelstore.dataset_writer import DatasetWriter, check_folder, make_folder, utc_now
 from labelstore.entry import total_counts
 from labelstore.header import Header
+from labelstore.journal import Journal, Recovery
 
 __all__ = ["Job", "run"]
 
@@ -29,19 +34,27 @@ ENGINE_LOG = ".labelgen/logs/engine.log"
 _LOW_KEPT_MASS = 0.8
 
 
-def run(spec: RunSpec, *, teacher: Teacher | None = None, watcher: RunWatcher | None = None) -> RunSummary:
+def run(
+    spec: RunSpec,
+    *,
+    teacher: Teacher | None = None,
+    watcher: RunWatcher | None = None,
+    stop: StopSignals | None = None,
+) -> RunSummary:
     """Label what a spec describes and return what came of it.
 
     Run again, it goes on with what is missing; finished, it does nothing. `teacher` takes the place of the one that
-    the spec names, and is left open.
+    the spec names, and is left open. Signals are taken where an entered `stop` is given; without one, Ctrl-C is a
+    KeyboardInterrupt as in any Python program, and what was done is on disk then too.
 
     Raises:
         ValueError: the spec asks for what cannot be: a missing source, no such model, top-k above the vocabulary.
         ImportError: the engine is not installed.
         StorageError: the output folder holds something else, other settings' labels, or damage.
         EngineError: the engine did not start, or gave what labels must not be made of.
+        JobStoppedError: a signal told the job to stop.
     """
-    return Job(spec, teacher=teacher).run(watcher or NullWatcher())
+    return Job(spec, teacher=teacher).run(watcher or NullWatcher(), stop=stop)
 
 
 class Job:
@@ -80,34 +93,64 @@ class Job:
             created_at=utc_now(),
         )
 
-    def run(self, watcher: RunWatcher) -> RunSummary:
+    def run(self, watcher: RunWatcher, *, stop: StopSignals | None = None) -> RunSummary:
         """Do it; see `run`."""
+        stop = stop or StopSignals()
+        predecessors = find_predecessors(self._spec.output_dir)
+        with Pulse(self._spec.output_dir, predecessors) as pulse:
+            try:
+                return self._run(watcher, stop, predecessors, pulse)
+            except StoppedError:
+                raise self._stopped(stop, pulse) from None
+            finally:
+                if self._owns_teacher:
+                    self._teacher.close()
+
+    def _run(self, watcher: RunWatcher, stop: StopSignals, predecessors: Predecessors, pulse: Pulse) -> RunSummary:
         spec, root = self._spec, self._spec.output_dir
-        writer = DatasetWriter(root, self._header, codec=codec_named(spec.codec))
-        rejects = RejectLog(writer.store)
-        snapshot = PromptSnapshot(root)
-        ingest = snapshot.ingest(
-            self._sources,
-            block_size=spec.block_size,
-            limit=spec.limit,
-            sample=spec.sample,
-            rejects=rejects,
-            max_rejects=spec.max_rejects,
-        )
-        blocks = snapshot.blocks
-        if not blocks:
-            raise ValueError(f"no prompts in {', '.join(spec.sources)}: {_why_none(ingest, root)}")
-        missing = [block for block in blocks if block not in writer.entries]
-        self._check_chats(snapshot, missing)
-        for note in self._notes(writer, ingest, missing):
+        with stop.interruptible():
+            make_folder(root)
+            journal = Journal(
+                self._journal_root(), fingerprint=self._header.fingerprint, flush_seconds=spec.flush_seconds
+            )
+            writer = DatasetWriter(root, self._header, codec=codec_named(spec.codec), is_begun=journal.has_segments)
+            rejects = RejectLog(writer.store)
+            snapshot = PromptSnapshot(root)
+            ingest = snapshot.ingest(
+                self._sources,
+                block_size=spec.block_size,
+                limit=spec.limit,
+                sample=spec.sample,
+                rejects=rejects,
+                max_rejects=spec.max_rejects,
+            )
+            blocks = snapshot.blocks
+            if not blocks:
+                raise ValueError(f"no prompts in {', '.join(spec.sources)}: {_why_none(ingest, root)}")
+            missing = [block for block in blocks if block not in writer.entries]
+            self._check_chats(snapshot, missing)
+            recovery = journal.recover(
+                {block: snapshot.block_sha256(block) for block in journal.segment_blocks if block in missing},
+                published=writer.entries,
+            )
+            num_records = total_counts(writer.entries.values()).num_records + recovery.num_records
+        for note in self._notes(writer, ingest, missing, recovery):
             watcher.note(note)
-        labelling = _Labelling(self, snapshot, missing, writer, rejects, watcher)
-        try:
-            if missing:
-                labelling.run()
-        finally:
-            if self._owns_teacher:
-                self._teacher.close()
+        for note in predecessors.notes(num_records=num_records) if missing else ():
+            watcher.note(note)
+        finder = SuspectFinder(self._teacher, note=watcher.note, before_group=pulse.beat)
+        labelling = Labelling(
+            self._teacher,
+            BlockCollector(snapshot, missing, self._requests, journal),
+            BlockPublisher(writer, journal, snapshot, rejects, recorded=self.recorded, note=watcher.note),
+            journal,
+            finder,
+            watcher,
+            total_prompts=sum(snapshot.num_prompts(block) for block in missing),
+        )
+        if missing:
+            pulse.follow(labelling, finder, num_prompts_before=_num_prompts(writer), num_records_before=num_records)
+            labelling.run(predecessors, stop)
         manifest, orphans = writer.finish()
         if orphans:
             watcher.note(f"moved {len(orphans)} files that a killed job left in data/ to .labelgen/orphans/")
@@ -124,6 +167,26 @@ class Job:
             notes=tuple(self._warnings(snapshot, manifest_counts=counts, blocks=blocks)),
         )
 
+    def _journal_root(self) -> Path:
+        """Return where the journal is: in the dataset, or in a folder of this dataset's own below --journal-dir."""
+        if self._spec.journal_dir is None:
+            return self._spec.output_dir
+        place = self._spec.output_dir.absolute()
+        return self._spec.journal_dir / f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
+
+    def _stopped(self, stop: StopSignals, pulse: Pulse) -> JobStoppedError:
+        """Return what a stopped job says: what is done, and how to go on."""
+        beat = pulse.stop()
+        done = (
+            f"{beat.done_prompts:,} of {beat.total_prompts:,} prompts are done" if beat.total_prompts else "no labels"
+        )
+        in_flight = f"; {len(beat.in_flight):,} responses in flight are given up" if beat.in_flight else ""
+        return JobStoppedError(
+            f"stopped by {stop.signal_name}: {done}, {beat.num_labels:,} labels by this job, all of them on "
+            f"disk in {self._spec.output_dir}{in_flight}. Run the same command again to go on.",
+            exit_code=stop.exit_code,
+        )
+
     def _check_chats(self, snapshot: PromptSnapshot, missing: list[str]) -> None:
         """Refuse a prompt set of chats for a teacher without a chat template: every row would be rejected."""
         if not missing or self._teacher.tokenizer.has_chat_template:
@@ -135,14 +198,6 @@ class Job:
             )
 
     @property
-    def teacher(self) -> Teacher:
-        return self._teacher
-
-    @property
-    def requests(self) -> PromptRequests:
-        return self._requests
-
-    @property
     def recorded(self) -> dict[str, Any]:
         """What each block's entry says of how it was made."""
         recorded = {"labelgen_version": labelgen.__version__, **self._facts.recorded}
@@ -152,12 +207,16 @@ class Job:
             recorded["stop_id_origins"] = {str(i): origin for i, origin in self._facts.stop_ids.items()}
         return recorded
 
-    def _notes(self, writer: DatasetWriter, ingest: Ingest, missing: list[str]) -> list[str]:
+    def _notes(self, writer: DatasetWriter, ingest: Ingest, missing: list[str], recovery: Recovery) -> list[str]:
         notes = []
         if not missing:
             notes.append("everything is labelled already; nothing to do")
         elif writer.entries:
             notes.append(f"{len(writer.entries)} blocks are labelled already; going on with {len(missing)}")
+        if recovery.num_records or recovery.num_refused:
+            refused = f", and {recovery.num_refused:,} refusals" if recovery.num_refused else ""
+            notes.append(f"{recovery.num_records:,} responses of unfinished blocks are in the journal{refused}")
+        notes.extend(f"a segment of the journal is set aside: {what}" for what in recovery.set_aside)
         if ingest.num_duplicates:
             notes.append(f"{ingest.num_duplicates:,} rows are in the snapshot already and are not labelled twice")
         if ingest.num_rejected:
@@ -193,84 +252,9 @@ class Job:
         return warnings
 
 
-class _Labelling:
-    """The labelling of some blocks: the teacher works, complete blocks are encoded and written in a thread beside."""
-
-    def __init__(
-        self,
-        job: Job,
-        snapshot: PromptSnapshot,
-        blocks: list[str],
-        writer: DatasetWriter,
-        rejects: RejectLog,
-        watcher: RunWatcher,
-    ) -> None:
-        self._job = job
-        self._collector = BlockCollector(snapshot, blocks, job.requests)
-        self._total_prompts = sum(snapshot.num_prompts(block) for block in blocks)
-        self._writer = writer
-        self._rejects = rejects
-        self._watcher = watcher
-        self.num_records = 0
-        self.num_labels = 0
-        self.seconds = 0.0
-
-    def run(self) -> None:
-        num_requests = 0
-        requests = self._collector.requests()
-        first = next(requests, None)
-        if first is not None:  # where every prompt is rejected, no engine is started
-            self._job.teacher.start()
-            requests = itertools.chain([first], requests)
-        started = time.monotonic()
-        writing: concurrent.futures.Future[None] | None = None
-        with concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="labelgen-writer") as pool:
-            for answer in self._job.teacher.label(requests):
-                record = self._collector.take(answer)
-                num_requests += 1
-                if record is not None:
-                    self.num_records += 1
-                    self.num_labels += len(record.labels)
-                self.seconds = time.monotonic() - started
-                if writing is not None and writing.done():
-                    writing.result()  # a failed write ends the job now, not when the next block is complete
-                    writing = None
-                for block in self._collector.take_complete():
-                    if writing is not None:
-                        writing.result()  # one block at a time is written: memory stays bounded, failures surface
-                    writing = pool.submit(self._publish, block)
-                self._report(num_requests)
-            for block in self._collector.take_complete():  # blocks of rejects only
-                if writing is not None:
-                    writing.result()
-                writing = pool.submit(self._publish, block)
-            if writing is not None:
-                writing.result()
-
-    def _publish(self, block: CompleteBlock) -> None:
-        for reject in block.rejects:
-            self._rejects.add(reject)
-        was_first = self._writer.publish_block(
-            block.block,
-            block.records,
-            num_prompts=block.num_prompts,
-            num_rejected=block.num_rejected,
-            recorded=self._job.recorded,
-        )
-        if not was_first:
-            self._watcher.note(f"block {block.block} was published by another job first; this one's copy is dropped")
-
-    def _report(self, num_requests: int) -> None:
-        self._watcher.advance(
-            RunProgress(
-                num_requests=num_requests,
-                num_prompts=self._collector.num_prompts_drawn,
-                total_prompts=self._total_prompts,
-                num_labels=self.num_labels,
-                num_rejected=self._collector.num_rejected,
-                seconds=self.seconds,
-            )
-        )
+def _num_prompts(writer: DatasetWriter) -> int:
+    """Return how many prompts are in published blocks."""
+    return sum(entry.num_prompts for entry in writer.entries.values())
 
 
 def _load_teacher(spec: RunSpec) -> Teacher:

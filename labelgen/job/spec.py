@@ -12,6 +12,7 @@ from labelgen.prompts.rejects import RejectLimit
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.sampling import SamplingChoice
 from labelstore.codecs import DEFAULT_CODEC, codec_named
+from labelstore.journal import DEFAULT_FLUSH_SECONDS
 from labelstore.selection import Selection
 
 __all__ = ["RunSpec"]
@@ -42,6 +43,9 @@ class RunSpec:
     limit: int | None = None  # prompts at most, the first ones
     sample: PromptSample | None = None  # prompts at most, of all
     max_rejects: RejectLimit | None = None  # more than these end the job
+    journal_dir: Path | None = None  # where finished responses of open blocks go; None: into output_dir
+    flush_seconds: float = DEFAULT_FLUSH_SECONDS  # what a crash loses at most of finished responses
+    grace_seconds: float = 0.0  # after a first signal, before what is in flight is given up
     engine: EngineSettings = field(default_factory=EngineSettings)
     sampling: SamplingChoice = field(default_factory=SamplingChoice)  # generate only, as all that follow
     responses: int = 1  # to each prompt
@@ -55,6 +59,8 @@ class RunSpec:
         if isinstance(sources, str):
             raise TypeError(f"sources is a tuple of names, got the string {sources!r}; write ({sources!r},)")
         object.__setattr__(self, "output_dir", Path(self.output_dir))  # a string is as good
+        if self.journal_dir is not None:
+            object.__setattr__(self, "journal_dir", Path(self.journal_dir))
         if not self.sources:
             raise ValueError("nothing to label: name at least one source")
         for name in ("block_size", "responses", "max_tokens", "limit"):
@@ -63,4 +69,8 @@ class RunSpec:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if self.limit is not None and self.sample is not None:
             raise ValueError("--limit takes the first prompts and --sample-prompts some of all; give one of them")
+        if not 0 < self.flush_seconds < float("inf"):
+            raise ValueError(f"--flush-seconds must be above 0, got {self.flush_seconds}")
+        if not 0 <= self.grace_seconds < float("inf"):
+            raise ValueError(f"--grace-seconds must be at least 0, got {self.grace_seconds}")
         codec_named(self.codec)

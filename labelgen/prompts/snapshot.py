@@ -7,6 +7,7 @@ whatever is appended to the source or reordered in it. Duplicates are settled he
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import re
@@ -82,6 +83,19 @@ class PromptSnapshot:
         """Return how many prompts a block holds."""
         with _naming_block(block):
             return count_sealed_rows(self._store, _block_name(block))
+
+    def block_sha256(self, block: str) -> str:
+        """Return the hash of a block's file: it never changes, and tells one dataset's block from another's.
+
+        Raises:
+            DamagedDatasetError: the file is missing.
+        """
+        name = _block_name(block)
+        with _naming_block(block):
+            try:
+                return hashlib.sha256(self._store.read(name)).hexdigest()
+            except FileNotFoundError as error:
+                raise DamagedDatasetError(f"{self._store}/{name}: the file is missing") from error
 
     def read_block(self, block: str) -> list[Prompt]:
         """Return a block's prompts in order.

@@ -14,11 +14,29 @@ from labelgen.teachers.sampling import Sampling
 from labelstore.labels import Labels
 from labelstore.selection import Selection
 
-__all__ = ["Answer", "EngineError", "GenerateRequest", "Refusal", "Request", "ScoreRequest", "Teacher", "TeacherFacts"]
+__all__ = [
+    "Answer",
+    "EngineDeathError",
+    "EngineError",
+    "GenerateRequest",
+    "Refusal",
+    "Request",
+    "ScoreRequest",
+    "Teacher",
+    "TeacherFacts",
+]
 
 
 class EngineError(RuntimeError):
     """The engine did not start, or gave what labels must not be made of."""
+
+
+class EngineDeathError(EngineError):
+    """The engine died while it worked. Closed and started again, the teacher goes on."""
+
+    def __init__(self, message: str, *, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause  # what is known of why, without advice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,6 +114,7 @@ class Teacher(Protocol):
         """Yield one answer or refusal for each request, as they come.
 
         Requests are drawn as the teacher has room for them, ahead of need; a slow one holds up none of the others.
+        EngineDeathError if the engine dies; whatever was drawn and is not answered was in flight.
         """
 
     def close(self) -> None:

@@ -19,7 +19,16 @@ from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.model_files import find_model_dir
 from labelgen.teachers.selecting import check_selection, head_width
 from labelgen.teachers.selection_check import SELF_TEST_TEXT, find_selection_problems
-from labelgen.teachers.teacher import Answer, EngineError, GenerateRequest, Refusal, Request, ScoreRequest, TeacherFacts
+from labelgen.teachers.teacher import (
+    Answer,
+    EngineDeathError,
+    EngineError,
+    GenerateRequest,
+    Refusal,
+    Request,
+    ScoreRequest,
+    TeacherFacts,
+)
 from labelgen.teachers.vllm_config import (
     check_vllm_installed,
     describe_bounds,
@@ -215,9 +224,10 @@ class VLLMTeacher:
                 cause = f"{how}, as the kernel does when memory runs out"
             else:
                 cause = cause_in(self._log_path, start=self._log_start) or how or _first_line(error)
-            raise EngineError(
+            raise EngineDeathError(
                 f"the engine died: {cause.rstrip('.')}. What is complete is kept; run the same command again to go on. "
-                f"Its log is {self._log_path}"
+                f"Its log is {self._log_path}",
+                cause=cause.rstrip("."),
             ) from error
 
     def _engine_error(self, what: str) -> EngineError:

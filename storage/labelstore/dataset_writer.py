@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs import Codec
-from labelstore.entry import ENTRIES_DIR, Entry, ShardEntry, entry_name, next_generation, read_entries
+from labelstore.entry import (
+    ENTRIES_DIR,
+    Entry,
+    ShardEntry,
+    entry_name,
+    next_generations,
+    read_entries,
+    withdrawal_name,
+)
 from labelstore.errors import DamagedDatasetError, FingerprintError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
 from labelstore.local_files import make_folders
@@ -72,8 +80,12 @@ so are the soft labels of the codec `open`. Those of the other codecs are packed
 class DatasetWriter:
     """The one way to add to a dataset. Several may write to one folder: of each block, the first entry wins."""
 
-    def __init__(self, root: Path, header: Header, *, codec: Codec, is_conversion: bool = False) -> None:
+    def __init__(
+        self, root: Path, header: Header, *, codec: Codec, is_conversion: bool = False, is_begun: bool = False
+    ) -> None:
         """Open the dataset in a folder, or begin one where the folder is empty or missing.
+
+        `is_begun`: there are labels of it elsewhere, so that its settings bind although no entry is there.
 
         Raises:
             NotADatasetError: the folder holds something else.
@@ -85,8 +97,9 @@ class DatasetWriter:
         self.store = LocalStore(root)
         self._codec = codec
         check_folder(root, is_conversion=is_conversion)
-        self._header = self._open_header(header)
+        self._header = self._open_header(header, is_begun=is_begun)
         self.entries: dict[str, Entry] = read_entries(self.store)
+        self._generations = next_generations(self.store)
         self.models = ModelSource(
             codec, vocab_size=self._header.vocab_size, is_constant_size=self._header.selection.is_constant_size
         )
@@ -104,8 +117,12 @@ class DatasetWriter:
         num_prompts: int,
         num_rejected: int,
         recorded: Mapping[str, Any],
+        num_refused: int = 0,
+        are_checked: bool = False,
     ) -> bool:
         """Write a block's records as shards and publish them; False if another job has published the block before.
+
+        `are_checked`: the records' values were checked already, see `ShardWriter.write`.
 
         Raises:
             ValueError: a record's values contradict each other; nothing is published.
@@ -114,8 +131,20 @@ class DatasetWriter:
         shards = []
         if records:
             model = self.models.model_for(records)
-            shards = self.write_shards(block, ((record, None) for record in records), model=model)
-        return self.publish_shards(block, shards, num_prompts=num_prompts, num_rejected=num_rejected, recorded=recorded)
+            pairs = ((record, None) for record in records)
+            shards = self.write_shards(block, pairs, model=model, are_checked=are_checked)
+        return self.publish_shards(
+            block,
+            shards,
+            num_prompts=num_prompts,
+            num_rejected=num_rejected,
+            num_refused=num_refused,
+            recorded=recorded,
+        )
+
+    def is_published(self, block: str) -> bool:
+        """Has another job published a block that this one has not?"""
+        return self._is_there(entry_name(block, self._generation_of(block)))
 
     def publish_shards(
         self,
@@ -125,6 +154,7 @@ class DatasetWriter:
         num_prompts: int,
         num_rejected: int,
         recorded: Mapping[str, Any],
+        num_refused: int = 0,
     ) -> bool:
         """Publish shards that are in data/ as a block; False if another job has published the block before.
 
@@ -132,12 +162,13 @@ class DatasetWriter:
         """
         entry = Entry(
             block=block,
-            generation=next_generation(self.store, block),
+            generation=self._generation_of(block),
             nonce=uuid.uuid4().hex,
             fingerprint=self._header.fingerprint,
             shards=tuple(shards),
             num_prompts=num_prompts,
             num_rejected=num_rejected,
+            num_refused=num_refused,
             recorded=recorded,
             created_at=utc_now(),
         )
@@ -158,14 +189,29 @@ class DatasetWriter:
         """Fold the entries into the manifest and tidy; see `finish_dataset`."""
         return finish_dataset(self.store.root)
 
-    def _open_header(self, header: Header) -> Header:
+    def _generation_of(self, block: str) -> int:
+        """Return the generation of a block's next entry: those before were withdrawn, perhaps since this one began."""
+        generation = self._generations.get(block, 0)
+        while self._is_there(withdrawal_name(block, generation)):
+            generation += 1
+        self._generations[block] = generation
+        return generation
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.store.size(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _open_header(self, header: Header, *, is_begun: bool) -> Header:
         root = self.store.root
         make_folder(root)
         if self.store.put_new(HEADER_NAME, header.to_bytes()):
             self.store.put_new("README.md", _readme(header))
             return header
         existing = Header.from_bytes(self.store.read(HEADER_NAME), origin=f"{root}/{HEADER_NAME}")
-        if existing.fingerprint != header.fingerprint and not self.store.names(ENTRIES_DIR):
+        if existing.fingerprint != header.fingerprint and not is_begun and not self.store.names(ENTRIES_DIR):
             # A job that died before its first label binds nobody to its settings.
             self.store.replace(HEADER_NAME, header.to_bytes())
             self.store.replace("README.md", _readme(header))
@@ -181,6 +227,7 @@ class DatasetWriter:
         *,
         model: bytes,
         earlier_kl_nats: float = 0.0,
+        are_checked: bool = False,
     ) -> list[ShardEntry]:
         """Write a block's records as shards into data/; they exist for no reader until they are published.
 
@@ -202,7 +249,7 @@ class DatasetWriter:
                 fingerprint=self._header.fingerprint,
             ) as shard:
                 while item is not None:
-                    shard.write(item[0], tolerance=item[1], earlier_kl_nats=earlier_kl_nats)
+                    shard.write(item[0], tolerance=item[1], earlier_kl_nats=earlier_kl_nats, is_checked=are_checked)
                     item = next(remaining, None)
                     if shard.num_bytes >= MAX_SHARD_BYTES:
                         break

@@ -23,9 +23,10 @@ __all__ = [
     "LabelCounts",
     "ShardEntry",
     "entry_name",
-    "next_generation",
+    "next_generations",
     "read_entries",
     "total_counts",
+    "withdrawal_name",
 ]
 
 ENTRIES_DIR = ".labelgen/entries"
@@ -103,6 +104,7 @@ class Entry:
     num_rejected: int  # prompts of the block that gave no record
     recorded: Mapping[str, Any]  # versions, devices, parallel sizes: they change no label on purpose
     created_at: str  # UTC, ISO 8601
+    num_refused: int = 0  # responses or windows that gave no record, of prompts that have others
 
     @property
     def name(self) -> str:
@@ -142,11 +144,19 @@ def entry_name(block: str, generation: int) -> str:
     return f"{ENTRIES_DIR}/{block}.{generation}.json"
 
 
-def next_generation(store: ReadableStore, block: str) -> int:
-    """Return the generation of a block's next entry: 0, or one above those that were withdrawn."""
-    matches = [_NAME.fullmatch(name.rsplit("/", 1)[-1]) for name in store.names(ENTRIES_DIR)]
-    withdrawn = [int(match[2]) for match in matches if match and match[1] == block and match[3] == "withdrawn"]
-    return max(withdrawn) + 1 if withdrawn else 0
+def withdrawal_name(block: str, generation: int) -> str:
+    """Return the name of the file that takes a generation back."""
+    return f"{ENTRIES_DIR}/{block}.{generation}.withdrawn"
+
+
+def next_generations(store: ReadableStore) -> dict[str, int]:
+    """Return the generation of the next entry of each block that had one withdrawn; of all others it is 0."""
+    generations: dict[str, int] = {}
+    for name in store.names(ENTRIES_DIR):
+        match = _NAME.fullmatch(name.rsplit("/", 1)[-1])
+        if match is not None and match[3] == "withdrawn":
+            generations[match[1]] = max(generations.get(match[1], 0), int(match[2]) + 1)
+    return generations
 
 
 def read_entries(store: ReadableStore) -> dict[str, Entry]:

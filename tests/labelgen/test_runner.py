@@ -156,10 +156,104 @@ def test_an_interrupted_job_goes_on_with_the_missing_blocks(tmp_path: Path) -> N
     assert not (tmp_path / "out/manifest.json").exists()
     watcher = Watcher()
     summary = run(make_spec(tmp_path), watcher=watcher)
-    assert watcher.notes == ["1 blocks are labelled already; going on with 4"]
-    assert summary.num_new_records == 16
+    assert watcher.notes[:2] == [
+        "1 blocks are labelled already; going on with 4",
+        "2 responses of unfinished blocks are in the journal",
+    ]
+    assert "the last job failed" in watcher.notes[2] and "(1 were in flight, 0 were not yet" in watcher.notes[2]
+    assert summary.num_new_records == 14
     run(make_spec(tmp_path, output_dir=tmp_path / "whole"))
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_resumed_job_asks_for_nothing_twice_and_gives_the_same_bits(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "p.jsonl", 12)
+    asked: list[str] = []
+
+    class Dying(DyingTeacher):
+        lifetime = 10
+
+        def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
+            def watched() -> Iterator[Request]:
+                for request in requests:
+                    asked.append(request.request_id)
+                    yield request
+
+            yield from super().label(watched())
+
+    spec = make_spec(tmp_path, block_size=12, responses=2, journal_dir=tmp_path / "fast-disk")
+    for _ in range(2):
+        with pytest.raises(EngineError):
+            run(spec, Dying(selection=Selection(top_k=8), max_model_len=64))
+    assert len(list((tmp_path / "fast-disk").rglob("000000-*.parquet"))) == 2
+    assert run(spec, Dying(selection=Selection(top_k=8), max_model_len=64)).num_new_records == 4
+    again = [name for name in set(asked) if asked.count(name) > 1]
+    assert len(set(asked)) == 24 and len(again) == 2, "only what was in flight at each death is asked for again"
+    assert not list((tmp_path / "fast-disk").rglob("*.parquet"))
+    run(make_spec(tmp_path, responses=2, output_dir=tmp_path / "whole"))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    entry = next((tmp_path / "out/.labelgen/entries").iterdir())
+    assert json.loads(entry.read_text())["num_refused"] == 0
+
+
+def test_refusals_survive_a_death_and_are_counted_once(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "p.jsonl", 4)
+
+    class Refusing(FakeTeacher):
+        lifetime = 7
+
+        def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
+            for number, request in enumerate(requests):
+                if number == self.lifetime:
+                    raise EngineError("the engine is gone")
+                if request.request_id in ("000000/0/1", "000000/1/0", "000000/1/1"):
+                    # Another reason each time, as a process id would be: it must not be logged twice.
+                    yield Refusal(request_id=request.request_id, reason=f"poison, process {self.lifetime}")
+                else:
+                    yield from super().label([request])
+
+    class RefusingLonger(Refusing):
+        lifetime = 99
+
+    spec = make_spec(tmp_path, responses=2)
+    arguments: dict[str, Any] = {"selection": Selection(top_k=8), "max_model_len": 64}
+    with pytest.raises(EngineError):
+        run(spec, Refusing(**arguments))
+    watcher = Watcher()
+    summary = run(spec, RefusingLonger(**arguments), watcher=watcher)
+    assert "4 responses of unfinished blocks are in the journal, and 3 refusals" in watcher.notes
+    assert summary.counts.num_records == 5 and summary.num_rejected == 3
+    rejected = [json.loads(line) for line in (tmp_path / "out/.labelgen/rejected.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["reason"]) for row in rejected] == [
+        ("r0", "response 1: poison, process 7"),
+        ("r1", "response 0: poison, process 7"),
+        ("r1", "response 1: poison, process 7"),
+    ]
+    (entry,) = labelstore.open_dataset(tmp_path / "out").entries
+    assert (entry.num_prompts, entry.num_rejected, entry.num_refused) == (4, 1, 1)
+
+
+def test_other_settings_are_refused_while_only_the_journal_has_labels(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "p.jsonl", 20)
+    spec = make_spec(tmp_path, block_size=20)
+    with pytest.raises(EngineError):
+        run(spec, DyingTeacher(selection=Selection(top_k=8), max_model_len=64))
+    with pytest.raises(labelstore.FingerprintError, match="run_seed: 0 there, 9 now"):
+        run(make_spec(tmp_path, block_size=20, seed=9))
+    assert run(spec).num_new_records == 14
+
+
+def test_a_damaged_segment_costs_its_responses_and_no_more(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "p.jsonl", 20)
+    spec = make_spec(tmp_path, block_size=20)
+    with pytest.raises(EngineError):
+        run(spec, DyingTeacher(selection=Selection(top_k=8), max_model_len=64))
+    (segment,) = (tmp_path / "out/.labelgen/journal").iterdir()
+    segment.write_bytes(segment.read_bytes()[:-1])
+    watcher = Watcher()
+    assert run(spec, watcher=watcher).num_new_records == 20
+    assert any(f"a segment of the journal is set aside: {segment.name}" in note for note in watcher.notes)
+    assert segment.with_name(f"{segment.name}.damaged").exists()
 
 
 def test_a_job_that_died_before_its_first_label_binds_nobody(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""How far a job is, on stdout."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import click
+
+from labelgen.cli.render import print_rows
+from labelgen.cli.units import bytes_text, duration_text
+from labelgen.job.heartbeat import Heartbeat
+from labelgen.job.status import JobStatus
+
+__all__ = ["print_status"]
+
+
+def print_status(status: JobStatus, *, location: str, as_json: bool) -> None:
+    """Print a job's status, for people or as JSON."""
+    if as_json:
+        click.echo(json.dumps(_to_json(status, location)))
+        return
+    share = f" ({status.done_prompts / status.total_prompts:.1%})" if status.total_prompts else ""
+    rate, left = status.labels_per_second, status.seconds_left
+    rows = {
+        "state": status.state,
+        "jobs": "\n".join(_job_text(job) for job in status.jobs),
+        "prompts": f"{status.done_prompts:,} of {status.total_prompts:,} done{share}",
+        "published": f"{status.published_blocks:,} of {status.total_blocks:,} blocks, "
+        f"{status.published.num_records:,} records, {status.published.num_labels:,} labels",
+        "journal": bytes_text(status.journal_bytes) if status.journal_bytes else "",
+        "rate": f"{rate:,.0f} labels/s" if rate is not None else "",
+        "time left": f"about {duration_text(left)}" if left is not None else "",
+        "rejected": f"{status.num_rejected:,} (see .labelgen/rejected.jsonl)" if status.num_rejected else "",
+    }
+    print_rows(location, rows)
+
+
+def _job_text(job: Heartbeat) -> str:
+    in_flight = f", {len(job.in_flight):,} responses in flight" if job.is_alive and job.in_flight else ""
+    ago = duration_text(time.time() - job.beat_at)
+    return f"process {job.process.pid} on {job.process.host}, last heartbeat {ago} ago{in_flight}"
+
+
+def _to_json(status: JobStatus, location: str) -> dict[str, object]:
+    return {
+        "output": location,
+        "state": status.state,
+        "running": status.is_running,
+        "done_prompts": status.done_prompts,
+        "total_prompts": status.total_prompts,
+        "published_blocks": status.published_blocks,
+        "total_blocks": status.total_blocks,
+        "records": status.published.num_records,
+        "labels": status.published.num_labels,
+        "journal_bytes": status.journal_bytes,
+        "labels_per_second": status.labels_per_second,
+        "seconds_left": status.seconds_left,
+        "rejected": status.num_rejected,
+        "jobs": [
+            {
+                "host": job.process.host,
+                "pid": job.process.pid,
+                "state": job.state if job.is_alive or job.is_over else "killed",
+                "started_at": job.started_at,
+                "heartbeat_at": job.beat_at,
+                "in_flight": len(job.in_flight),
+                "records": job.num_records,
+                "labels": job.num_labels,
+            }
+            for job in status.jobs
+        ],
+    }

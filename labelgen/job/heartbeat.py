@@ -1,0 +1,146 @@
+"""A job's heartbeat: a small file in `.labelgen/jobs/` that says how it stands, to `labelgen status` and the next job.
+
+A job that was killed leaves its last heartbeat behind. From it the next one knows what is done again, and which
+requests were in flight each time that a job died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Heartbeat", "HeartbeatWriter", "ProcessName", "read_heartbeats", "remove_heartbeats"]
+
+JOBS_DIR = ".labelgen/jobs"
+BEAT_SECONDS = 2.0
+# A job of another machine, whose process cannot be looked at, counts as dead after so long without a heartbeat.
+_DEAD_AFTER_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessName:
+    """A process, told from a later one with the same number."""
+
+    host: str
+    pid: int
+    started_ticks: int  # since the machine was booted, /proc/<pid>/stat
+
+    @classmethod
+    def of_this(cls) -> ProcessName:
+        return cls(host=socket.gethostname(), pid=os.getpid(), started_ticks=_started_ticks(os.getpid()) or 0)
+
+    @property
+    def is_running(self) -> bool | None:
+        """Is it there? None: it is another machine's."""
+        if self.host != socket.gethostname():
+            return None
+        return _started_ticks(self.pid) == self.started_ticks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """How a job stood at one moment. Counts are of this job's own run unless they say otherwise."""
+
+    process: ProcessName
+    state: str  # reading, starting, labelling; finished, stopped, failed
+    started_at: float  # seconds since 1970
+    beat_at: float
+    total_prompts: int = 0  # of the dataset
+    done_prompts: int = 0  # of the dataset: every response of theirs is answered or refused
+    answered_prompts: int = 0  # of those, by this job
+    records_at_start: int = 0  # of the dataset, published or in the journal
+    num_records: int = 0
+    num_labels: int = 0
+    num_rejected: int = 0
+    labelling_seconds: float = 0.0
+    in_flight: tuple[str, ...] = ()  # request ids
+    is_alone: bool = False  # what is in flight is one suspect with nothing beside it
+    deaths: Mapping[str, int] = field(default_factory=dict)  # by request id: jobs in a row that died over it, before
+    lone_deaths: Mapping[str, int] = field(default_factory=dict)  # of those, with nothing beside it
+
+    @property
+    def is_over(self) -> bool:
+        """Did the job end by itself?"""
+        return self.state in ("finished", "stopped", "failed")
+
+    @property
+    def is_alive(self) -> bool:
+        """Is the job still running, as far as can be seen from here?"""
+        if self.is_over:
+            return False
+        is_running = self.process.is_running
+        return time.time() - self.beat_at < _DEAD_AFTER_SECONDS if is_running is None else is_running
+
+
+class HeartbeatWriter:
+    """Writes a job's heartbeat every two seconds from a thread of its own, and when it is asked to."""
+
+    def __init__(self, root: Path, *, beat: Callable[[], Heartbeat]) -> None:
+        """Write what `beat` returns into the dataset's folder. It is called from several threads."""
+        self._path = root / JOBS_DIR / f"{uuid.uuid4().hex}.json"
+        self._beat = beat
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._has_written = False
+        self._thread = threading.Thread(target=self._work, name="labelgen-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first heartbeat comes after two seconds, so that a job with nothing to do writes nothing."""
+        self._thread.start()
+
+    def write(self) -> None:
+        """Write the heartbeat now. No job ends because this fails: its labels do not need it."""
+        with self._lock, contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            scratch_path = self._path.with_suffix(".tmp")
+            # Not synced: what must outlive the process is only the process's own death.
+            scratch_path.write_text(json.dumps(asdict(self._beat())))
+            scratch_path.replace(self._path)
+            self._has_written = True
+
+    def close(self) -> None:
+        """Write a last heartbeat, if there was a first one."""
+        self._is_over.set()
+        self._thread.join()
+        if self._has_written:
+            self.write()
+
+    def _work(self) -> None:
+        while not self._is_over.wait(BEAT_SECONDS):
+            self.write()
+
+
+def read_heartbeats(root: Path) -> dict[Path, Heartbeat]:
+    """Return the last heartbeat of each job in a dataset's folder by its file, the latest last."""
+    found = {}
+    for path in (root / JOBS_DIR).glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # another version's, or just removed
+            content: dict[str, Any] = json.loads(path.read_text())
+            process = ProcessName(**content.pop("process"))
+            found[path] = Heartbeat(process=process, **{**content, "in_flight": tuple(content["in_flight"])})
+    return dict(sorted(found.items(), key=lambda item: item[1].beat_at))
+
+
+def remove_heartbeats(paths: list[Path]) -> None:
+    """Delete heartbeats of dead jobs, once a living one has taken over what they say."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.with_suffix(".tmp").unlink(missing_ok=True)
+
+
+def _started_ticks(pid: int) -> int | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])  # field 22 of proc(5), counted from behind the name

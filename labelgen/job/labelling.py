@@ -1,0 +1,127 @@
+"""The labelling of some blocks: requests to the teacher, answers to the journal, complete blocks to the publisher."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+
+from labelgen.job.blocks import BlockCollector
+from labelgen.job.predecessors import Predecessors
+from labelgen.job.progress import RunProgress, RunWatcher
+from labelgen.job.publisher import BlockPublisher
+from labelgen.job.stopping import StoppedError, StopSignals
+from labelgen.job.suspects import SuspectFinder
+from labelgen.teachers.teacher import Request, Teacher
+from labelstore.journal import Journal
+
+__all__ = ["Labelling"]
+
+# What a job that was told to stop waits for the block that is being encoded; its responses are in the journal anyway.
+_PUBLISHER_SECONDS = 3.0
+
+
+class Labelling:
+    """Carries some blocks through. Journal and publisher work in threads of their own beside it."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        collector: BlockCollector,
+        publisher: BlockPublisher,
+        journal: Journal,
+        finder: SuspectFinder,
+        watcher: RunWatcher,
+        *,
+        total_prompts: int,
+    ) -> None:
+        self._teacher = teacher
+        self._collector = collector
+        self._publisher = publisher
+        self._journal = journal
+        self._finder = finder
+        self._watcher = watcher
+        self._total_prompts = total_prompts
+        self._started: float | None = None
+        self._answered: float | None = None
+        self.num_records = 0
+        self.num_labels = 0
+        self._num_requests = 0
+
+    @property
+    def progress(self) -> RunProgress:
+        """How it stands. May be asked from any thread."""
+        return RunProgress(
+            num_requests=self._num_requests,
+            num_prompts=self._collector.num_prompts_drawn,
+            total_prompts=self._total_prompts,
+            num_labels=self.num_labels,
+            num_rejected=self._collector.num_rejected,
+            seconds=self.seconds,
+            num_prompts_done=self._collector.num_prompts_done,
+            num_prompts_answered=self._collector.num_prompts_answered,
+        )
+
+    @property
+    def has_begun(self) -> bool:
+        """Is the teacher at work?"""
+        return self._started is not None
+
+    @property
+    def seconds(self) -> float:
+        """From the first request to the last answer so far."""
+        if self._started is None or self._answered is None:
+            return 0.0
+        return self._answered - self._started
+
+    def run(self, predecessors: Predecessors, stop: StopSignals) -> None:
+        """Label until all is published, or the job is told to stop: then all that was answered is in the journal.
+
+        Raises:
+            StoppedError: it was told to stop.
+            EngineError, StorageError, OSError: it cannot go on; what was answered is in the journal too.
+        """
+        self._journal.start()
+        self._publisher.start()
+        try:
+            self._label(predecessors, stop)
+            if stop.is_asked:
+                raise StoppedError
+            with stop.interruptible():
+                self._publisher.finish()
+        finally:
+            try:
+                self._journal.close()  # first of all: from here on nothing can be lost
+            finally:
+                self._publisher.give_up(timeout_seconds=_PUBLISHER_SECONDS)
+
+    def _label(self, predecessors: Predecessors, stop: StopSignals) -> None:
+        made = self._collector.requests()
+        requests: Iterator[Request] = itertools.takewhile(lambda _: not stop.is_asked, made)
+        first = next(requests, None)
+        if first is not None:  # where all is rejected, or in the journal, no engine is started
+            with stop.interruptible():
+                self._teacher.start()
+            requests = itertools.chain([first], requests)
+        self._started = time.monotonic()
+        answers = self._finder.label(requests, suspect_ids=predecessors.suspect_ids, verdicts=predecessors.verdicts)
+        while True:
+            with stop.interruptible():
+                answer = next(answers, None)
+            if answer is None:
+                break
+            record = self._collector.take(answer)
+            self._num_requests += 1
+            if record is not None:
+                self.num_records += 1
+                self.num_labels += len(record.labels)
+            self._answered = time.monotonic()
+            self._submit(stop)
+            self._watcher.advance(self.progress)
+        self._submit(stop)  # blocks that needed no answer
+
+    def _submit(self, stop: StopSignals) -> None:
+        self._publisher.check()  # a failed write ends the job now, not when the next block is complete
+        for block, unasked in self._collector.take_complete():
+            with stop.interruptible():
+                self._publisher.submit(block, unasked)

@@ -1,0 +1,85 @@
+"""What earlier jobs on a dataset left behind in their heartbeats: what is made again, and whose fault a death was.
+
+A prompt can take more than the engine down: where memory runs out, the driver dies too, and finds nothing out. So each
+heartbeat names what was in flight. A request that was in flight at several deaths in a row runs last and apart; one
+that was alone in flight at several is refused. A node that is switched off now and then makes nobody suspect.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+from labelgen.job.heartbeat import Heartbeat, read_heartbeats
+
+__all__ = ["Predecessors", "find_predecessors"]
+
+_DEATHS_OF_A_SUSPECT = 3
+_LONE_DEATHS_OF_THE_GUILTY = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predecessors:
+    """The jobs that worked on a dataset before this one, or beside it."""
+
+    alive: tuple[Heartbeat, ...]
+    dead: dict[Path, Heartbeat]  # by file, the latest last
+    deaths: dict[str, int]  # by request id: how many jobs in a row died while it was in flight
+    lone_deaths: dict[str, int]  # of those, with nothing beside it
+
+    @property
+    def suspect_ids(self) -> frozenset[str]:
+        """The requests that are to run apart."""
+        return frozenset(name for name, count in self.deaths.items() if count >= _DEATHS_OF_A_SUSPECT)
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """The requests that are not to run again, and why."""
+        return {
+            name: f"{self.deaths[name]} jobs in a row died over it, the last {count} with nothing beside it"
+            for name, count in self.lone_deaths.items()
+            if count >= _LONE_DEATHS_OF_THE_GUILTY
+        }
+
+    def notes(self, *, num_records: int) -> list[str]:
+        """Say who else works here, and what of the last job's work is made again; `num_records` of it are kept."""
+        notes = [
+            f"another job works on this folder (process {job.process.pid} on {job.process.host}); both may: of each "
+            f"block, the first to publish wins"
+            for job in self.alive
+        ]
+        if self.dead:
+            last = list(self.dead.values())[-1]
+            lost = max(last.records_at_start + last.num_records - num_records, 0)
+            again = lost + len(last.in_flight)
+            if last.state != "finished" and again:
+                when = datetime.datetime.fromtimestamp(last.beat_at, datetime.timezone.utc)
+                how = {"stopped": "stopped", "failed": "failed"}.get(last.state, "was killed")
+                notes.append(
+                    f"the last job {how} at {when:%Y-%m-%d %H:%M:%S} UTC: about {again:,} responses are made again "
+                    f"({len(last.in_flight):,} were in flight, {lost:,} were not yet written down)"
+                )
+        if self.suspect_ids:
+            notes.append(
+                f"{len(self.suspect_ids):,} requests were in flight at the last {_DEATHS_OF_A_SUSPECT} deaths or more; "
+                f"they run last, apart from the others"
+            )
+        return notes
+
+
+def find_predecessors(root: Path) -> Predecessors:
+    """Read the heartbeats in a dataset's folder."""
+    found = read_heartbeats(root)
+    dead = {path: job for path, job in found.items() if not job.is_alive}
+    deaths: dict[str, int] = {}
+    lone_deaths: dict[str, int] = {}
+    for job in dead.values():
+        was_killed_labelling = not job.is_over and bool(job.in_flight)
+        for name in job.in_flight if was_killed_labelling else job.deaths:
+            deaths[name] = max(deaths.get(name, 0), job.deaths.get(name, 0) + was_killed_labelling)
+            alone = job.lone_deaths.get(name, 0) + (was_killed_labelling and job.is_alone)
+            lone_deaths[name] = max(lone_deaths.get(name, 0), alone)
+    return Predecessors(
+        alive=tuple(job for job in found.values() if job.is_alive), dead=dead, deaths=deaths, lone_deaths=lone_deaths
+    )

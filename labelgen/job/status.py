@@ -1,0 +1,102 @@
+"""How far a dataset's job is, seen from outside: from what is on disk and the heartbeats of its jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from labelgen.job.heartbeat import Heartbeat, read_heartbeats
+from labelgen.prompts.rejects import REJECTED_NAME
+from labelgen.prompts.snapshot import PromptSnapshot
+from labelstore.entry import LabelCounts, read_entries, total_counts
+from labelstore.errors import NotADatasetError
+from labelstore.header import HEADER_NAME
+from labelstore.journal import JOURNAL_DIR
+from labelstore.store import LocalStore
+
+__all__ = ["JobStatus", "read_status"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A dataset that is being made, or was."""
+
+    jobs: tuple[Heartbeat, ...]  # those that run; where none does, the last one, if it is remembered
+    total_prompts: int
+    published_prompts: int
+    total_blocks: int
+    published_blocks: int
+    published: LabelCounts
+    num_rejected: int  # rows, prompts and responses, in all
+    journal_bytes: int  # finished responses of unpublished blocks
+
+    @property
+    def is_running(self) -> bool:
+        return any(job.is_alive for job in self.jobs)
+
+    @property
+    def state(self) -> str:
+        """What the job does or how it ended: labelling, ..., finished, stopped, failed, killed, unfinished."""
+        if self.total_blocks and self.published_blocks == self.total_blocks and not self.is_running:
+            return "finished"
+        if not self.jobs:
+            return "unfinished"
+        last = self.jobs[-1]
+        return last.state if last.is_alive or last.is_over else "killed"
+
+    @property
+    def done_prompts(self) -> int:
+        """Prompts of which every response is there, published or not."""
+        return max([self.published_prompts, *(job.done_prompts for job in self.jobs if job.total_prompts)])
+
+    @property
+    def labels_per_second(self) -> float | None:
+        """What the running jobs make together; None before their first answers."""
+        rates = [job.num_labels / job.labelling_seconds for job in self.jobs if job.is_alive and job.labelling_seconds]
+        return sum(rates) if rates else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the running jobs still take at the rate so far; None where nobody can know."""
+        rates = [
+            job.answered_prompts / job.labelling_seconds for job in self.jobs if job.is_alive and job.labelling_seconds
+        ]
+        return (self.total_prompts - self.done_prompts) / sum(rates) if sum(rates) else None
+
+
+def read_status(root: Path) -> JobStatus:
+    """Return how a dataset stands. Writes nothing, and holds no job up.
+
+    Raises:
+        NotADatasetError: the folder holds no dataset that a job works on.
+        DamagedDatasetError: an entry or the snapshot is damaged.
+    """
+    store = LocalStore(root)
+    if not (root / HEADER_NAME).exists():
+        raise NotADatasetError(f"{root}: has no {HEADER_NAME}; give the folder that 'labelgen generate -o' writes")
+    entries = read_entries(store)
+    snapshot = PromptSnapshot(root)
+    blocks = snapshot.blocks
+    heartbeats = list(read_heartbeats(root).values())
+    alive = tuple(job for job in heartbeats if job.is_alive)
+    try:
+        num_rejected = store.read(REJECTED_NAME).count(b"\n")
+    except FileNotFoundError:
+        num_rejected = 0
+    return JobStatus(
+        jobs=alive or tuple(heartbeats[-1:]),
+        total_prompts=sum(snapshot.num_prompts(block) for block in blocks),
+        published_prompts=sum(entry.num_prompts for entry in entries.values()),
+        total_blocks=len(blocks),
+        published_blocks=len(entries),
+        published=total_counts(entries.values()),
+        num_rejected=num_rejected,
+        journal_bytes=sum(_size(store, name) for name in store.names(JOURNAL_DIR)),
+    )
+
+
+def _size(store: LocalStore, name: str) -> int:
+    try:
+        return store.size(name)
+    except FileNotFoundError:  # published meanwhile
+        return 0
