@@ -1,8 +1,12 @@
-"""Sees to it that an engine never outlives its driver.
+"""Sees to it that an engine never outlives its driver, and never dies of a signal that is meant for the driver.
 
 A driver that is killed with SIGKILL leaves vLLM's processes alive, holding the GPU. The guard is a small process of
 its own: when the driver is gone, however it went, it kills every process that inherited the driver's mark in its
 environment. That works while the engine still loads, and for any number of workers.
+
+Ctrl-C reaches every process of a terminal's foreground group, a scheduler's SIGTERM or SIGUSR1 often every process of a
+job. An engine that dies of them takes along what is in flight, so its processes are started with these signals blocked,
+and pass that on to their own children. They end by SIGKILL, as they have nothing to save.
 """
 
 from __future__ import annotations
@@ -14,13 +18,16 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from multiprocessing import util as multiprocessing_util
 from pathlib import Path
+from typing import Any
 
 __all__ = ["MARK", "EngineGuard", "marked_processes"]
 
 MARK = "LABELGEN_ENGINE_OF"
 _POLL_SECONDS = 0.2
+_SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class EngineGuard:
@@ -40,7 +47,7 @@ class EngineGuard:
 
     @contextlib.contextmanager
     def marking(self) -> Iterator[str]:
-        """Mark the processes that are started meanwhile, and all that they start; give the mark.
+        """Mark and shield the processes that are started meanwhile, and all that they start; give the mark.
 
         A process shows its environment as it was when its program was started. So vLLM must spawn, not fork (its
         default on GPUs), and setproctitle must leave the environment's place in memory alone (SPT_NOENV).
@@ -49,7 +56,8 @@ class EngineGuard:
         before = {name: os.environ.get(name) for name in wanted}
         os.environ.update(wanted)
         try:
-            yield self._mark
+            with _shielding():
+                yield self._mark
         finally:
             for name, value in before.items():
                 if value is None:
@@ -74,6 +82,31 @@ def marked_processes(mark: str) -> list[int]:
                 if wanted in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
     return found
+
+
+@contextlib.contextmanager
+def _shielding() -> Iterator[None]:
+    """Block some signals in the processes that multiprocessing spawns meanwhile; this one keeps getting them.
+
+    A new process inherits what its starting thread blocks. To block them here for as long as an engine loads would be
+    simpler, but then they would not wake this process either.
+    """
+    module: Any = multiprocessing_util
+    spawn = module.spawnv_passfds
+
+    def spawn_shielded(path: bytes, args: Sequence[bytes], passfds: Sequence[int]) -> int:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SHIELDED)
+        try:
+            process: int = spawn(path, args, passfds)
+            return process
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    module.spawnv_passfds = spawn_shielded
+    try:
+        yield
+    finally:
+        module.spawnv_passfds = spawn
 
 
 def _kill_marked(mark: str) -> None:

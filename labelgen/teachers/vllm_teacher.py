@@ -133,6 +133,9 @@ class VLLMTeacher:
         except Exception as error:  # vLLM raises plain exceptions of many kinds; all mean that there is no engine
             self.close()
             raise self._engine_error(f"the engine did not start: {_first_line(error)}") from error
+        except BaseException:  # told to stop while it loaded
+            self.close()
+            raise
         wake_at_death(self._engine)
         try:
             self.select(self._selection)
@@ -186,13 +189,14 @@ class VLLMTeacher:
             raise
 
     def close(self) -> None:
+        # Without a timeout: the engine does not hear SIGTERM (engine_guard) and has nothing to save.
         engine, self._engine = self._engine, None
         if engine is not None:
             try:
                 with capture_output(self._log_path):
-                    engine.engine_core.shutdown()
+                    engine.engine_core.shutdown(timeout=0)
             except OSError:  # the log's folder is gone: the engine must end all the same
-                engine.engine_core.shutdown()
+                engine.engine_core.shutdown(timeout=0)
             close_sockets(engine)
         if self._guard is not None:
             self._guard.close()

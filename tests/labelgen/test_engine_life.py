@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -97,6 +98,32 @@ def test_closing_the_guard_kills_stragglers_and_unmarks_the_driver() -> None:
     assert other.poll() is None
     other.kill()
     other.wait()
+
+
+def blocked_signals(pid: int) -> set[signal.Signals]:
+    """Return the signals that a process does not hear, of those that a job may get."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")), 16)
+    candidates = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    return {number for number in candidates if mask & 1 << (number - 1)}
+
+
+def test_what_the_guard_marks_does_not_hear_the_drivers_signals() -> None:
+    guard = EngineGuard()
+    context = multiprocessing.get_context("spawn")
+    with guard.marking():
+        shielded = context.Process(target=time.sleep, args=(600,))
+        shielded.start()
+    other = context.Process(target=time.sleep, args=(600,))
+    other.start()
+    assert shielded.pid is not None and other.pid is not None
+    assert blocked_signals(shielded.pid) == {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+    assert not blocked_signals(other.pid) and not blocked_signals(os.getpid())
+    guard.close()
+    shielded.join(10)
+    assert shielded.exitcode == -signal.SIGKILL
+    other.kill()
+    other.join()
 
 
 @contextlib.contextmanager
