@@ -2,7 +2,8 @@
 
     python benchmarks/driver_capacity.py [--labels 300000] [--top-k 64]
 
-Each answer is a prepared one with its ids moved and its log-probabilities scaled, so that no two are alike.
+Each answer is put together of prepared labels, drawn at random and with log-probabilities scaled, so that no two are
+alike. As those of a teacher, labels are of kinds: most candidates are among some hundred ids that belong to the kind.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import labelgen
 from labelgen.teachers.fake import FakeTokenizer
@@ -31,15 +33,17 @@ from labelstore.selection import Selection
 __all__ = ["InstantTeacher", "measure"]
 
 VOCAB_SIZE = 151_936
+_NUM_PREPARED = 32_768  # labels
+_NUM_KINDS = 256
 
 
 class InstantTeacher:
-    """Answers at once, with the same entries for every request; what vLLM would give becomes labels as with vLLM."""
+    """Answers at once; what vLLM would give becomes labels as with vLLM."""
 
-    def __init__(self, *, top_k: int, response_tokens: int) -> None:
+    def __init__(self, *, top_k: int) -> None:
         self.selection = Selection(top_k=top_k)
         self.tokenizer = FakeTokenizer()
-        self._positions = _make_positions(top_k, response_tokens)
+        self._positions = _make_positions(top_k)
         self._rng = np.random.default_rng(1)
         self.facts = TeacherFacts(
             name="instant",
@@ -60,13 +64,11 @@ class InstantTeacher:
     def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
         for request in requests:
             assert isinstance(request, GenerateRequest)
-            count = min(request.max_tokens, len(self._positions.ranks))
-            # Other ids and other values for each response, or zstd would find them again.
+            drawn = self._rng.integers(_NUM_PREPARED, size=request.max_tokens)
             positions = Positions(
-                token_ids=(self._positions.token_ids[:count] + self._rng.integers(VOCAB_SIZE, dtype=np.int32))
-                % VOCAB_SIZE,
-                logprobs=self._positions.logprobs[:count] * np.float32(1 + self._rng.random()),
-                ranks=self._positions.ranks[:count],
+                token_ids=self._positions.token_ids[drawn],
+                logprobs=self._positions.logprobs[drawn] * np.float32(1 + self._rng.random()),
+                ranks=self._positions.ranks[drawn],
             )
             targets = positions.token_ids[:, 0]
             yield Answer(
@@ -78,18 +80,33 @@ class InstantTeacher:
             )
 
 
-def _make_positions(top_k: int, count: int) -> Positions:
+def _make_positions(top_k: int) -> Positions:
     rng = np.random.default_rng(0)
-    ids = np.stack([rng.choice(VOCAB_SIZE, top_k, replace=False) for _ in range(count)]).astype(np.int32)
-    logits = -np.sort(rng.exponential(1.5, (count, top_k)), axis=1)
+    pool_size = 4 * top_k + 64  # ids that a kind of label prefers, the frequent ones for many kinds
+    frequency = -np.log(1 + rng.permutation(VOCAB_SIZE))
+    pools = np.stack([np.argpartition(-_disturbed(frequency, rng), pool_size)[:pool_size] for _ in range(_NUM_KINDS)])
+    preferences = np.sort(rng.exponential(2.0, (_NUM_KINDS, pool_size)), axis=1)
+    ids = np.empty((_NUM_PREPARED, top_k), dtype=np.int32)
+    logits = np.empty((_NUM_PREPARED, top_k))
+    for row in range(_NUM_PREPARED):
+        kind = rng.integers(_NUM_KINDS)
+        scores = _disturbed(preferences[kind], rng)
+        chosen = np.argsort(-scores)[:top_k]
+        ids[row], logits[row] = pools[kind, chosen], scores[chosen]
+        others = rng.choice(VOCAB_SIZE, top_k, replace=False)  # an eighth is as no other label's
+        ids[row, top_k - top_k // 8 :] = others[~np.isin(others, ids[row])][: top_k // 8]
     logprobs = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)) - 0.05).astype(np.float32)
-    target = rng.integers(0, top_k, count)
-    rows = np.arange(count)
+    target = rng.integers(0, top_k, _NUM_PREPARED)
+    rows = np.arange(_NUM_PREPARED)
     return Positions(
         token_ids=np.concatenate([ids[rows, target][:, None], ids], axis=1),
         logprobs=np.concatenate([logprobs[rows, target][:, None], logprobs], axis=1),
         ranks=(target + 1).astype(np.int32),
     )
+
+
+def _disturbed(scores: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    return scores + rng.gumbel(size=scores.shape)
 
 
 def measure(
@@ -117,7 +134,7 @@ def measure(
         max_tokens=response_tokens,
         block_size=block_size,
     )
-    teacher = InstantTeacher(top_k=top_k, response_tokens=response_tokens)
+    teacher = InstantTeacher(top_k=top_k)
     start, start_cpu = time.perf_counter(), time.process_time()
     summary = labelgen.run(spec, teacher=teacher)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
