@@ -17,7 +17,7 @@ class Lookup(NamedTuple):
     """A model's tables as the decoder uses them."""
 
     slots: NDArray[np.uint8]  # [contexts * 2^TABLE_BITS]
-    entries: NDArray[np.uint64]  # [contexts * symbols]
+    entries: NDArray[np.uint32]  # [contexts * symbols]
     id_of_rank: NDArray[np.int32]  # [V]
     list_offsets: NDArray[np.int32]  # [Z + 1]
     list_ids: NDArray[np.int32]

@@ -42,7 +42,6 @@ from labelstore.codecs.packed.layout import (
     NUM_PLACES,
     NUM_SHAPES,
     NUM_VALUE_PLACES,
-    NUMBER_BITS,
     RANK_INSIDE,
     RANK_OUTSIDE,
     SHAPE,
@@ -56,20 +55,18 @@ from labelstore.codecs.packed.layout import (
     TARGET_OUTSIDE,
     VALUE,
 )
-from labelstore.codecs.packed.tables import BASE_SHIFT, FREQUENCY_SHIFT, WIDTH_SHIFT
 
 __all__ = ["decode_record"]
 
 _ZERO, _ONE, _TWO, _THREE, _FOUR = (np.uint64(n) for n in range(5))
 _LOW = np.uint64(STATE_LOW)
 _WORD_BITS = np.uint64(32)
-_SYMBOL_BITS, _ESCAPE = np.uint64(SYMBOL_BITS), np.uint64(ESCAPE)
+_SYMBOL_BITS, _SYMBOL_MASK = np.uint64(SYMBOL_BITS), np.uint64((1 << SYMBOL_BITS) - 1)
+_ESCAPE = np.uint64(ESCAPE)
 _DIRECT, _DIRECT_BITS = np.uint64(DIRECT), np.uint64(DIRECT_BITS)
 _TABLE_BITS = np.uint64(TABLE_BITS)
 _SLOT_MASK = np.uint64((1 << TABLE_BITS) - 1)
-_WIDTH_SHIFT, _WIDTH_MASK = np.uint64(WIDTH_SHIFT), np.uint64(31)
-_BASE_SHIFT, _BASE_MASK = np.uint64(BASE_SHIFT), np.uint64((1 << NUMBER_BITS) - 1)
-_FREQUENCY_SHIFT = np.uint64(FREQUENCY_SHIFT)
+_FREQUENCY_SHIFT, _START_MASK = np.uint64(16), np.uint64(0xFFFF)
 
 
 class _Lanes(NamedTuple):
@@ -140,15 +137,11 @@ def _decode_labels(
 
 
 @inlined
-def _bits_of(
-    state: np.uint64, read: np.uint64, width: np.uint64, words: NDArray[np.uint32]
-) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Take bits as they are from a lane: return them, and its state and its next word behind them."""
-    behind = state >> width
-    filled = (behind << _WORD_BITS) | np.uint64(words[read])
-    is_low = behind < _LOW
-    # No branch: it could not be predicted.
-    return state & ((_ONE << width) - _ONE), filled if is_low else behind, read + np.uint64(is_low)
+def _filled(state: np.uint64, read: np.uint64, words: NDArray[np.uint32]) -> tuple[np.uint64, np.uint64]:
+    """Return a state that has taken the lane's next word if it is low, and the next word then."""
+    filled = (state << _WORD_BITS) | np.uint64(words[read])
+    is_low = state < _LOW
+    return filled if is_low else state, read + np.uint64(is_low)  # no branch: it could not be predicted
 
 
 @inlined
@@ -160,15 +153,18 @@ def _number_of(
     `context` is where the context's symbols begin: the number of the context << SYMBOL_BITS.
     """
     slot = state & _SLOT_MASK
-    symbol = np.uint64(lookup.slots[(context << (_TABLE_BITS - _SYMBOL_BITS)) + slot])
-    entry = lookup.entries[context + symbol]
-    state = (entry >> _FREQUENCY_SHIFT) * (state >> _TABLE_BITS) + slot - (entry & _SLOT_MASK)
-    low, state, read = _bits_of(state, read, (entry >> _WIDTH_SHIFT) & _WIDTH_MASK, words)
-    number = ((entry >> _BASE_SHIFT) & _BASE_MASK) + low
-    if symbol == _ESCAPE and number >= _DIRECT:  # the symbol that stands behind the escape
-        width = _DIRECT_BITS - _TWO + ((number - _DIRECT) >> _TWO)
-        low, state, read = _bits_of(state, read, width, words)
-        number = ((_FOUR + (number & _THREE)) << width) + low
+    number = np.uint64(lookup.slots[(context << (_TABLE_BITS - _SYMBOL_BITS)) + slot])
+    entry = np.uint64(lookup.entries[context + number])
+    state = (entry >> _FREQUENCY_SHIFT) * (state >> _TABLE_BITS) + slot - (entry & _START_MASK)
+    if number >= _DIRECT:  # a symbol with low bits
+        if number == _ESCAPE:
+            number = state & _SYMBOL_MASK
+            state, read = _filled(state >> _SYMBOL_BITS, read, words)
+        if number >= _DIRECT:
+            width = _DIRECT_BITS - _TWO + ((number - _DIRECT) >> _TWO)
+            number = ((_FOUR + (number & _THREE)) << width) + (state & ((_ONE << width) - _ONE))
+            state >>= width
+    state, read = _filled(state, read, words)
     return number, state, read
 
 
@@ -185,9 +181,10 @@ def _take_number(lanes: _Lanes, lane: int, context: int, lookup: Lookup, words: 
 @inlined
 def _take_bits(lanes: _Lanes, lane: int, num_bits: int, words: NDArray[np.uint32]) -> int:
     read = min(lanes.reads[lane], np.uint64(len(words) - PADDING))
-    bits, lanes.states[lane], behind = _bits_of(lanes.states[lane], read, np.uint64(num_bits), words)
+    state, width = lanes.states[lane], np.uint64(num_bits)
+    lanes.states[lane], behind = _filled(state >> width, read, words)
     lanes.reads[lane] += behind - read
-    return np.int64(bits)
+    return np.int64(state & ((_ONE << width) - _ONE))
 
 
 @inlined

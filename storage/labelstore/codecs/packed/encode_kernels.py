@@ -29,6 +29,8 @@ from labelstore.codecs.packed.layout import (
     CLUSTER_LOW,
     CLUSTER_LOW_BITS,
     COUNT,
+    DIRECT,
+    DIRECT_BITS,
     ESCAPE,
     FIT,
     GAP,
@@ -50,7 +52,6 @@ from labelstore.codecs.packed.layout import (
     TARGET_OUTSIDE,
     VALUE,
 )
-from labelstore.codecs.packed.tables import FREQUENCY_SHIFT, WIDTH_SHIFT
 
 __all__ = [
     "Chosen",
@@ -64,9 +65,6 @@ __all__ = [
     "label_steps",
 ]
 
-_WIDTH_SHIFT, _WIDTH_MASK = np.uint64(WIDTH_SHIFT), np.uint64(31)
-_FREQUENCY_SHIFT = np.uint64(FREQUENCY_SHIFT)
-_SLOT_MASK = np.uint64((1 << TABLE_BITS) - 1)
 _LOW_MASK = (1 << (40 - SYMBOL_BITS)) - 1
 _MAX_MOVED = 32  # keys that are sorted by moving
 _MAX_SUMMED_IDS = 250  # so many scores fit 16 bits
@@ -436,7 +434,7 @@ def code_steps(
     steps: NDArray[np.int64],
     step_offsets: NDArray[np.int64],
     num_lanes: int,
-    entries: NDArray[np.uint64],
+    entries: NDArray[np.uint32],
     buffer: NDArray[np.uint32],
     lane_words: NDArray[np.int64],
 ) -> int:
@@ -457,21 +455,20 @@ def code_steps(
                 context = (step >> 40) - 1
                 if context >= 0:
                     symbol = step & ((1 << SYMBOL_BITS) - 1)
-                    entry = entries[context, symbol]
-                    width = (entry >> _WIDTH_SHIFT) & _WIDTH_MASK
                     low = np.uint64((step >> SYMBOL_BITS) & _LOW_MASK)
-                    frequency = entry >> _FREQUENCY_SHIFT
-                    if frequency == 0:  # a symbol that training did not see
+                    width = np.uint64(DIRECT_BITS - 2 + ((symbol - DIRECT) >> 2)) if symbol >= DIRECT else np.uint64(0)
+                    entry = entries[context, symbol]
+                    if entry == 0:  # a symbol that training did not see
                         state, at = _with_bits(state, low, width, buffer, at)
                         low, width = np.uint64(symbol), np.uint64(SYMBOL_BITS)
                         entry = entries[context, ESCAPE]
-                        frequency = entry >> _FREQUENCY_SHIFT
+                    frequency, start = np.uint64(entry >> 16), np.uint64(entry & 0xFFFF)
                     if state >= frequency << (np.uint64(64 - TABLE_BITS) - width):
                         at -= 1
                         buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))
                         state >>= np.uint64(32)
                     state = (state << width) | low
-                    state = (state // frequency << np.uint64(TABLE_BITS)) + state % frequency + (entry & _SLOT_MASK)
+                    state = (state // frequency << np.uint64(TABLE_BITS)) + state % frequency + start
                 else:
                     state, at = _with_bits(state, np.uint64(step & 0xFFFFFFFF), np.uint64(step >> 32), buffer, at)
         at -= 1

@@ -161,8 +161,8 @@ class Model:
         return np.repeat(classes, self.list_class_sizes.reshape(-1))
 
     @cached_property
-    def entries(self) -> NDArray[np.uint64]:
-        """What coding needs of each symbol; see tables.coding_entries."""
+    def entries(self) -> NDArray[np.uint32]:
+        """Frequency and start of each symbol; see tables.coding_entries."""
         return coding_entries(self.frequencies)
 
     @cached_property

@@ -10,19 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.codecs.packed.layout import NUMBER_BITS, STATE_LOW, SYMBOL_BITS, TABLE_BITS
-from labelstore.codecs.packed.tables import (
-    BASE_SHIFT,
-    ESCAPE_SHIFT,
-    FREQUENCY_SHIFT,
-    WIDTH_SHIFT,
-    number_fields,
-)
+from labelstore.codecs.packed.layout import ESCAPE, NUMBER_BITS, STATE_LOW, SYMBOL_BITS, TABLE_BITS
+from labelstore.codecs.packed.tables import number_fields
 
 __all__ = ["Coder", "Lanes", "Steps"]
 
 _Ints = NDArray[np.int64]
 _Words = NDArray[np.uint64]
+
+# All that a slot's step needs as one number, from bit 0: slot - start, width, base, is an escape, frequency.
+_WIDTH_SHIFT = TABLE_BITS
+_BASE_SHIFT = _WIDTH_SHIFT + 5
+_ESCAPE_SHIFT = _BASE_SHIFT + NUMBER_BITS
+_FREQUENCY_SHIFT = _ESCAPE_SHIFT + 1
 
 # A step is some 30 of these calls on arrays of a few hundred lanes: looking up their names would take a tenth of it.
 _add, _multiply, _less, _copy = np.add, np.multiply, np.less, np.copyto
@@ -38,10 +38,10 @@ _LOW = _constant(STATE_LOW)
 _SLOT_MASK = _constant((1 << TABLE_BITS) - 1)
 _SLOT_WIDTH = _constant(TABLE_BITS)
 _WORD_WIDTH = _constant(32)
-_FREQUENCY = _constant(FREQUENCY_SHIFT)
-_WIDTH, _WIDTH_MASK = _constant(WIDTH_SHIFT), _constant(31)
-_BASE, _BASE_MASK = _constant(BASE_SHIFT), _constant((1 << NUMBER_BITS) - 1)
-_IS_ESCAPE = 1 << ESCAPE_SHIFT
+_FREQUENCY = _constant(_FREQUENCY_SHIFT)
+_WIDTH, _WIDTH_MASK = _constant(_WIDTH_SHIFT), _constant(31)
+_BASE, _BASE_MASK = _constant(_BASE_SHIFT), _constant((1 << NUMBER_BITS) - 1)
+_IS_ESCAPE = 1 << _ESCAPE_SHIFT
 
 
 class Lanes:
@@ -72,14 +72,15 @@ class Lanes:
 class Coder:
     """A model's tables."""
 
-    def __init__(self, slots: NDArray[np.uint8], entries: NDArray[np.uint64]) -> None:
-        """Arrange the tables by context and slot: one look-up for each step (8 bytes a slot, 3.2 MB)."""
+    def __init__(self, slots: NDArray[np.uint8], entries: NDArray[np.uint32]) -> None:
+        """Arrange the tables by context and slot: one look-up for each step (8 bytes a slot, 3.8 MB)."""
         self.bases, self.widths = number_fields()
         places = np.arange(len(slots), dtype=np.int64)
         wide = entries[((places >> TABLE_BITS) << SYMBOL_BITS) | slots].astype(np.int64)
-        mask = (1 << TABLE_BITS) - 1
-        # A step adds slot - start to the state.
-        self.table: _Words = (wide - 2 * (wide & mask) + (places & mask)).astype(np.uint64)
+        fields = (self.bases << _BASE_SHIFT) | (self.widths << _WIDTH_SHIFT)
+        fields[ESCAPE] |= _IS_ESCAPE
+        in_symbol = (places & ((1 << TABLE_BITS) - 1)) - (wide & 0xFFFF)
+        self.table: _Words = (((wide >> 16) << _FREQUENCY_SHIFT) | fields[slots] | in_symbol).astype(np.uint64)
 
     def steps(self, lanes: Lanes, widths: Sequence[int]) -> Steps:
         """Return the stepping of lanes: the i-th step is taken by the first widths[i]; `widths` does not rise."""

@@ -13,17 +13,12 @@ from labelstore.codecs.packed.layout import (
     LAST_NUMBER,
     NUM_CONTEXTS,
     NUM_SYMBOLS,
-    NUMBER_BITS,
     STREAMS,
     SYMBOL_BITS,
     TABLE_BITS,
 )
 
 __all__ = [
-    "BASE_SHIFT",
-    "ESCAPE_SHIFT",
-    "FREQUENCY_SHIFT",
-    "WIDTH_SHIFT",
     "check_frequencies",
     "coding_entries",
     "costs_of",
@@ -32,12 +27,6 @@ __all__ = [
     "symbol_bits",
     "symbol_slots",
 ]
-
-# The fields of an entry, from bit 0: start, width, base, is an escape, frequency.
-WIDTH_SHIFT = TABLE_BITS
-BASE_SHIFT = WIDTH_SHIFT + 5
-ESCAPE_SHIFT = BASE_SHIFT + NUMBER_BITS
-FREQUENCY_SHIFT = ESCAPE_SHIFT + 1
 
 _TOTAL = 1 << TABLE_BITS
 _PRIOR = 2.0  # labels' worth of the stream's average that a context starts from
@@ -115,15 +104,11 @@ def number_fields() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return bases, widths
 
 
-def coding_entries(frequencies: NDArray[np.uint16]) -> NDArray[np.uint64]:
-    """Return all that coding needs of each symbol [contexts, symbols], in the fields named above."""
-    wide = frequencies.astype(np.int64)
-    starts = np.where(wide > 0, np.cumsum(wide, axis=1) - wide, 0)
-    bases, widths = number_fields()
-    fields = (bases << BASE_SHIFT) | (widths << WIDTH_SHIFT)
-    fields[ESCAPE] |= 1 << ESCAPE_SHIFT
-    entries: NDArray[np.uint64] = ((wide << FREQUENCY_SHIFT) | fields | starts).astype(np.uint64)
-    return entries
+def coding_entries(frequencies: NDArray[np.uint16]) -> NDArray[np.uint32]:
+    """Return frequency << 16 | start of each symbol [contexts, symbols]; 0 where a symbol has none."""
+    wide = frequencies.astype(np.uint32)
+    starts = np.cumsum(wide, axis=1, dtype=np.uint32) - wide
+    return np.where(wide > 0, (wide << 16) | starts, 0).astype(np.uint32)
 
 
 def symbol_slots(frequencies: NDArray[np.uint16]) -> NDArray[np.uint8]:
