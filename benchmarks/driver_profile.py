@@ -24,13 +24,13 @@ from engine_busy import run_job
 from simulated_engine import SimulatedCore, SimulatedTeacher
 
 import labelgen.job.blocks
-import labelstore.shard_writer
 from labelgen.job.blocks import BlockCollector
 from labelgen.job.requests import PromptRequests
 from labelgen.job.runner import Job
 from labelgen.teachers.vllm_teacher import VLLMTeacher
 from labelstore.codecs.packed.codec import PackedCodec, PackedEncoder
 from labelstore.dataset_writer import DatasetWriter
+from labelstore.journal import Journal
 from labelstore.shard_writer import ShardWriter
 
 __all__ = ["measure"]
@@ -84,7 +84,8 @@ def stages() -> list[tuple[str, Any, str]]:
         ("records: text decoded, record made", PromptRequests, "to_record"),
         ("records: taken into their block", BlockCollector, "take"),
         ("checks as answers come", labelgen.job.blocks, "find_problems"),
-        ("checks before writing", labelstore.shard_writer, "find_problems"),
+        ("journal", Journal, "flush"),
+        ("journal", Journal, "read"),
         ("encode: the codec's model is trained", PackedCodec, "train"),
         ("encode (codec standard)", PackedEncoder, "encode"),
         ("write: Parquet, zstd, hashes, fsync", ShardWriter, "_flush"),
