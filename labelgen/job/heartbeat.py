@@ -22,6 +22,7 @@ __all__ = ["Heartbeat", "HeartbeatWriter", "ProcessName", "read_heartbeats", "re
 
 JOBS_DIR = ".labelgen/jobs"
 BEAT_SECONDS = 2.0
+_FIRST_PAUSE_SECONDS = 0.05  # each is twice the one before
 # A job of another machine, whose process cannot be looked at, counts as dead after so long without a heartbeat.
 _DEAD_AFTER_SECONDS = 60.0
 
@@ -89,13 +90,21 @@ class HeartbeatWriter:
         self._path = root / JOBS_DIR / f"{uuid.uuid4().hex}.json"
         self._beat = beat
         self._lock = threading.Lock()
-        self._is_over = threading.Event()
+        self._is_over = False
         self._has_written = False
+        self._pause_seconds = BEAT_SECONDS
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._work, name="labelgen-heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begin; the first heartbeat comes after two seconds, so that a job with nothing to do writes nothing."""
         self._thread.start()
+
+    def hurry(self) -> None:
+        """Write now, and soon again: a prompt that takes the job down at once must be known to have been in flight."""
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._woken.set()
+        self.write()
 
     def write(self) -> None:
         """Write the heartbeat now. No job ends because this fails: its labels do not need it."""
@@ -109,14 +118,18 @@ class HeartbeatWriter:
 
     def close(self) -> None:
         """Write a last heartbeat, if there was a first one."""
-        self._is_over.set()
+        self._is_over = True
+        self._woken.set()
         self._thread.join()
         if self._has_written:
             self.write()
 
     def _work(self) -> None:
-        while not self._is_over.wait(BEAT_SECONDS):
-            self.write()
+        while not self._is_over:
+            if not self._woken.wait(self._pause_seconds):
+                self._pause_seconds = min(2 * self._pause_seconds, BEAT_SECONDS)
+                self.write()
+            self._woken.clear()
 
 
 def read_heartbeats(root: Path) -> dict[Path, Heartbeat]:

@@ -58,7 +58,7 @@ class Pulse:
             records_at_start=num_records_before,
         )
         self._parts = (labelling, finder)
-        self.beat()
+        self._writer.hurry()
         remove_heartbeats(self._dead)
 
     def beat(self) -> None:

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -18,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import labelstore.store
+from labelgen.job.heartbeat import read_heartbeats
 from labelgen.job.runner import run
 from labelgen.job.spec import RunSpec
 from labelgen.teachers.fake import FakeTeacher
-from labelgen.teachers.teacher import Answer, Refusal, Request
+from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request
 from labelstore import local_files
 from labelstore.journal import Journal
 from labelstore.local_files import LocalFile
 from labelstore.selection import Selection
 from labelstore.store import LocalStore
 
-__all__ = ["IN_FLIGHT", "LOG_NAME", "Moment", "OutOfOrderTeacher", "make_spec", "start_job"]
+__all__ = ["IN_FLIGHT", "LOG_NAME", "DeadlyTeacher", "Moment", "OutOfOrderTeacher", "make_spec", "start_job"]
 
 IN_FLIGHT = 6
 LOG_NAME = "events.log"
@@ -91,22 +93,39 @@ def make_spec(root: Path, **changes: Any) -> RunSpec:
     return RunSpec(**{**values, **changes})
 
 
-def start_job(root: Path, moment: Moment | None) -> BaseProcess:
+class DeadlyTeacher(OutOfOrderTeacher):
+    """Takes the whole job down when it comes to a poisoned prompt, in no hurry: a heartbeat has been written before."""
+
+    def __init__(self, log_path: Path) -> None:
+        super().__init__(log_path)
+        self._root = log_path.parent / "out"
+
+    def _generate(self, request: GenerateRequest) -> Answer | Refusal:
+        if "poison" in self.tokenizer.decode(request.prompt_ids):
+            while not any(request.request_id in job.in_flight for job in read_heartbeats(self._root).values()):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._generate(request)
+
+
+def start_job(
+    root: Path, moment: Moment | None = None, *, teacher: type[OutOfOrderTeacher] = OutOfOrderTeacher
+) -> BaseProcess:
     """Start the job of a folder; it kills itself at a moment, if one is given."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["killed_job"])
-    process = context.Process(target=_run_job, args=(root, moment))
+    process = context.Process(target=_run_job, args=(root, moment, teacher))
     process.start()
     return process
 
 
-def _run_job(root: Path, moment: Moment | None) -> None:
+def _run_job(root: Path, moment: Moment | None, teacher: type[OutOfOrderTeacher]) -> None:
     log_path = root / LOG_NAME
     log(log_path, "start")
     _log_flushes(log_path)
     if moment is not None:
         _kill_at(moment)
-    run(make_spec(root), teacher=OutOfOrderTeacher(log_path))
+    run(make_spec(root), teacher=teacher(log_path))
     log(log_path, "end")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from killed_job import LOG_NAME, Moment, OutOfOrderTeacher, make_spec, start_job
+from killed_job import LOG_NAME, DeadlyTeacher, Moment, OutOfOrderTeacher, make_spec, start_job
 
 import labelstore
 from labelgen.job.runner import run
@@ -167,3 +167,19 @@ def read_log(path: Path) -> tuple[int, list[str]]:
             again += [line] if line in safe else []
             answered.append(line)
     return total, again
+
+
+def test_a_prompt_that_takes_the_job_down_does_not_do_so_for_ever(tmp_path: Path) -> None:
+    rows = [{"id": f"r{i}", "prompt": "the poison" if i == 37 else f"question {i}"} for i in range(NUM_PROMPTS)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    exit_codes: list[int | None] = []
+    while exit_codes[-1:] != [0] and len(exit_codes) < 20:
+        process = start_job(tmp_path, teacher=DeadlyTeacher)
+        process.join(120)
+        exit_codes.append(process.exitcode)
+    # Three deaths make it suspect; of the few suspects each runs alone, and three more deaths are enough.
+    assert exit_codes == [-signal.SIGKILL] * 6 + [0]
+    (reject,) = map(json.loads, (tmp_path / "out/.labelgen/rejected.jsonl").read_text().splitlines())
+    assert reject["id"] == "r37" and "jobs in a row died over it, the last 3 with nothing beside it" in reject["reason"]
+    names = [record.prompt_id for record in labelstore.open_dataset(tmp_path / "out")]
+    assert names == [f"r{i}" for i in range(NUM_PROMPTS) if i != 37]

@@ -12,7 +12,7 @@ import pytest
 
 import labelgen
 import labelstore
-from labelgen.job.heartbeat import Heartbeat, ProcessName, read_heartbeats
+from labelgen.job.heartbeat import Heartbeat, HeartbeatWriter, ProcessName, read_heartbeats, remove_heartbeats
 from labelgen.job.predecessors import find_predecessors
 from labelgen.job.suspects import SuspectFinder
 from labelgen.teachers.fake import FakeTeacher
@@ -189,8 +189,6 @@ def leave_heartbeat(
     root: Path, in_flight: tuple[str, ...], *, is_alone: bool = False, state: str = "labelling"
 ) -> None:
     """Do what a job does that takes over from dead ones and is killed then."""
-    from labelgen.job.heartbeat import HeartbeatWriter, remove_heartbeats
-
     before = find_predecessors(root)
     beat = Heartbeat(
         process=ProcessName(host=ProcessName.of_this().host, pid=2**22 + 1, started_ticks=1),  # nobody's
