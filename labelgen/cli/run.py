@@ -25,12 +25,16 @@ def run_command(*, as_json: bool, quiet: bool, **options: Any) -> None:
     from labelgen.cli.render import print_summary
     from labelgen.job.progress import NullWatcher
     from labelgen.job.runner import Job
-    from labelgen.job.stopping import JobStoppedError, StopSignals
+    from labelgen.job.stopping import JobStoppedError, StoppedError, StopSignals
 
     try:
         spec = build_spec(**options)
-        job = Job(spec)
         with TerminalWatcher() as watcher, StopSignals(grace_seconds=spec.grace_seconds) as stop:
+            try:
+                with stop.interruptible():
+                    job = Job(spec)
+            except StoppedError:
+                raise stop.error("nothing was begun") from None
             summary = job.run(NullWatcher() if quiet else watcher, stop=stop)
     except JobStoppedError as stopped:
         click.echo(str(stopped), err=True)

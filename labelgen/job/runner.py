@@ -181,10 +181,8 @@ class Job:
             f"{beat.done_prompts:,} of {beat.total_prompts:,} prompts are done" if beat.total_prompts else "no labels"
         )
         in_flight = f"; {len(beat.in_flight):,} responses in flight are given up" if beat.in_flight else ""
-        return JobStoppedError(
-            f"stopped by {stop.signal_name}: {done}, {beat.num_labels:,} labels by this job, all of them on "
-            f"disk in {self._spec.output_dir}{in_flight}. Run the same command again to go on.",
-            exit_code=stop.exit_code,
+        return stop.error(
+            f"{done}, {beat.num_labels:,} labels by this job, all of them on disk in {self._spec.output_dir}{in_flight}"
         )
 
     def _check_chats(self, snapshot: PromptSnapshot, missing: list[str]) -> None:

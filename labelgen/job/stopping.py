@@ -57,14 +57,12 @@ class StopSignals:
         """Was the job told to stop?"""
         return self._signal is not None
 
-    @property
-    def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after the others."""
-        return 128 + (signal.SIGINT if self._signal == signal.SIGINT else signal.SIGTERM)
-
-    @property
-    def signal_name(self) -> str:
-        return "" if self._signal is None else signal.Signals(self._signal).name
+    def error(self, done: str) -> JobStoppedError:
+        """Return what a stopped job ends with; `done` says what is done."""
+        name = "" if self._signal is None else f" by {signal.Signals(self._signal).name}"
+        # 130 after Ctrl-C, 143 after the others: 128 and the number of the signal.
+        exit_code = 128 + (signal.SIGINT if self._signal == signal.SIGINT else signal.SIGTERM)
+        return JobStoppedError(f"stopped{name}: {done}. Run the same command again to go on.", exit_code=exit_code)
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:

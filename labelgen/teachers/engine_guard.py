@@ -19,6 +19,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing import util as multiprocessing_util
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class EngineGuard:
         A process shows its environment as it was when its program was started. So vLLM must spawn, not fork (its
         default on GPUs), and setproctitle must leave the environment's place in memory alone (SPT_NOENV).
         """
+        resource_tracker.ensure_running()  # unmarked: it frees the shared memory of an engine that was killed
         wanted = {MARK: self._mark, "VLLM_WORKER_MULTIPROC_METHOD": "spawn", "SPT_NOENV": "1"}
         before = {name: os.environ.get(name) for name in wanted}
         os.environ.update(wanted)

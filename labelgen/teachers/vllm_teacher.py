@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.teachers.engine_guard import EngineGuard
 from labelgen.teachers.engine_log import capture_output, cause_in, tail_of
 from labelgen.teachers.engine_settings import EngineSettings
+from labelgen.teachers.gpu_holders import describe_gpu_holders
 from labelgen.teachers.model_files import find_model_dir
 from labelgen.teachers.selecting import check_selection, head_width
 from labelgen.teachers.selection_check import SELF_TEST_TEXT, find_selection_problems
@@ -98,6 +100,7 @@ class VLLMTeacher:
                 capture=capture,
                 bounds=describe_bounds(self._config, selection=selection, for_scoring=for_scoring),
             )
+        self._facts = dataclasses.replace(self._facts, notes=(*self._facts.notes, *describe_gpu_holders()))
         check_selection(selection, vocab_size=self._facts.vocab_size)
         if self._width > self._facts.vocab_size:
             raise ValueError(f"{selection} asks for more entries than the teacher's {self._facts.vocab_size} rows")

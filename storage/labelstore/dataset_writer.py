@@ -103,6 +103,8 @@ class DatasetWriter:
         self.models = ModelSource(
             codec, vocab_size=self._header.vocab_size, is_constant_size=self._header.selection.is_constant_size
         )
+        if not is_conversion:
+            self.models.recall(self.store, self.entries.values())
 
     @property
     def header(self) -> Header:

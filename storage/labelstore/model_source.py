@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from labelstore.codecs import Codec
+from labelstore.entry import Entry, ShardEntry
+from labelstore.errors import DamagedDatasetError
 from labelstore.record import LabelRecord
+from labelstore.shard_reader import ShardReader
+from labelstore.store import ReadableStore
 
 __all__ = ["ModelSource"]
 
@@ -31,14 +35,36 @@ class ModelSource:
             ImportError: the codec needs a library to write that is not installed.
         """
         num_labels = sum(len(record.labels) for record in records)
-        has_more = self._num_labels < ENOUGH_LABELS and num_labels >= _GROWTH * self._num_labels
-        if self._model is None or has_more:
+        if self._model is None or self._has_more(num_labels):
             # A small block may be all there is: its model is no larger than its own labels pay for.
             self._model = self.train(
                 records, num_labels_expected=num_labels if num_labels < ENOUGH_LABELS else 1_000_000
             )
             self._num_labels = num_labels
         return self._model
+
+    def recall(self, store: ReadableStore, entries: Iterable[Entry]) -> None:
+        """Take up the model where the job that published these entries left it.
+
+        So a job that was killed trains no more often, and gives the same shards, as one that never was. A model that
+        cannot be read is trained again.
+        """
+        last: ShardEntry | None = None
+        for entry in entries:
+            shards = [shard for shard in entry.shards if shard.codec == self._codec.name]
+            num_labels = sum(shard.counts.num_labels for shard in shards)
+            if shards:
+                last = shards[-1]
+                self._num_labels = num_labels if self._has_more(num_labels) else self._num_labels
+        if last is not None:
+            try:
+                self._model = ShardReader(store, last).read_model()
+            except DamagedDatasetError:
+                self._num_labels = 0
+
+    def _has_more(self, num_labels: int) -> bool:
+        """Return whether a block of so many labels has much more to teach than the last training had."""
+        return self._num_labels < ENOUGH_LABELS and num_labels >= _GROWTH * self._num_labels
 
     def train(self, records: Sequence[LabelRecord], *, num_labels_expected: int) -> bytes:
         """Return a model for labels like these, of which so many will be in a shard.

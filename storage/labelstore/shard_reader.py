@@ -108,6 +108,14 @@ class ShardReader:
         """The Parquet footer."""
         return self._metadata
 
+    def read_model(self) -> bytes:
+        """Read the codec's model.
+
+        Raises:
+            DamagedDatasetError: it is not the one that the entry says.
+        """
+        return self._read_tail()[2]
+
     @property
     def num_row_groups(self) -> int:
         return len(self._entry.row_group_records)

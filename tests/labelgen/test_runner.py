@@ -196,6 +196,25 @@ def test_a_resumed_job_asks_for_nothing_twice_and_gives_the_same_bits(tmp_path: 
     assert json.loads(entry.read_text())["num_refused"] == 0
 
 
+def test_a_killed_job_gives_the_same_shards_with_a_codec_that_learns(tmp_path: Path) -> None:
+    # Its model is trained on the first block; a job that goes on must not train another one on a later block.
+    write_prompts(tmp_path / "p.jsonl", 24)
+    spec = make_spec(tmp_path, codec="standard", block_size=6)
+
+    class Dying(DyingTeacher):
+        lifetime = 9
+
+    for _ in range(2):
+        with pytest.raises(EngineError):
+            run(spec, Dying(selection=Selection(top_k=8), max_model_len=64))
+    run(spec)
+    run(make_spec(tmp_path, codec="standard", block_size=6, output_dir=tmp_path / "whole"))
+    shards = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()} for name in ("out", "whole")
+    ]
+    assert shards[0] == shards[1] and len(shards[0]) == 4
+
+
 def test_refusals_survive_a_death_and_are_counted_once(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl", 4)
 
