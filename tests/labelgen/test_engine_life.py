@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import labelstore
 from labelgen.teachers.engine_guard import MARK, EngineGuard, marked_processes
+from labelstore.journal_segment import SegmentReader
 from teachers import fetch_teacher
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -127,9 +128,9 @@ def test_what_the_guard_marks_does_not_hear_the_drivers_signals() -> None:
 
 
 @contextlib.contextmanager
-def running(command: list[str], log_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], log_path: Path, *, in_own_group: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     with log_path.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=in_own_group)
     try:
         yield process
     finally:
@@ -138,9 +139,36 @@ def running(command: list[str], log_path: Path) -> Iterator[subprocess.Popen[byt
         process.wait()
 
 
+def count_records(out: Path) -> int:
+    """Return how many records are published or in the journal."""
+    published = len(labelstore.open_dataset(out)) if (out / ".labelgen/entries").exists() else 0
+    segments = list((out / ".labelgen/journal").glob("*.parquet"))
+    return published + sum(len(SegmentReader(path.name, path.read_bytes()).record_ids()) for path in segments)
+
+
+def kill_when(command: list[str], log_path: Path, is_time: Callable[[], bool]) -> None:
+    """Start a job, kill it with SIGKILL when the time has come, and see that no process of it is left."""
+    with running(command, log_path) as process:
+        came = wait_for(lambda: process.poll() is not None or is_time(), seconds=300)
+        assert came and process.poll() is None, log_path.read_text()
+        (mark,) = marks_of(process.pid)
+        engine = {pid: name for pid, name in descendants(process.pid).items() if name.startswith("VLLM::")}
+        assert len(engine) >= 2 and engine.keys() <= set(marked_processes(mark)), "the guard does not see the engine"
+        everyone = {process.pid, *descendants(process.pid)}
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert wait_for(lambda: not marked_processes(mark), seconds=15), "the engine outlives its driver"
+    # A dying process loses its environment, and so its mark, before it is gone: its memory is given back in between.
+    assert wait_for(lambda: not any(_is_alive(pid) for pid in everyone), seconds=15), (
+        "one of our processes is still there"
+    )
+
+
 @pytest.mark.engine
-@pytest.mark.timeout(900)
-def test_a_killed_job_leaves_no_process_and_is_finished_by_the_same_command(tmp_path: Path) -> None:
+@pytest.mark.timeout(1200)
+def test_a_job_killed_twice_leaves_no_process_and_is_finished_by_the_same_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "prompts.jsonl"
     chats = (ROOT / "examples/prompts/chats.jsonl").read_text().splitlines()
     bad = [json.dumps({"id": "question-00", "prompt": "other content"}), "{not json"]
@@ -148,32 +176,50 @@ def test_a_killed_job_leaves_no_process_and_is_finished_by_the_same_command(tmp_
     out = tmp_path / "labels"
     command = [sys.executable, "-m", "labelgen", "generate", str(source), "-o", str(out), "--block-size", "8"]
     command += ["--teacher", str(fetch_teacher("smollm2")), "--max-tokens", "16", "--top-k", "16"]
-    command += ["--max-model-len", "512", "--responses", "4", "--json"]  # more than one engine-load
-    num_records = 4 * len(chats)
-    with running(command, tmp_path / "first.log") as process:
-        entries = out / ".labelgen/entries"
-        is_published = wait_for(
-            lambda: process.poll() is not None or (entries.is_dir() and any(entries.iterdir())), seconds=300
-        )
-        assert is_published and process.poll() is None, (tmp_path / "first.log").read_text()
-        (mark,) = marks_of(process.pid)
-        engine = {pid: name for pid, name in descendants(process.pid).items() if name.startswith("VLLM::")}
-        assert len(engine) >= 2 and engine.keys() <= set(marked_processes(mark)), "the guard does not see the engine"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert wait_for(lambda: not marked_processes(mark), seconds=15), "the engine outlives its driver"
-    # A dying process loses its environment, and so its mark, before it is gone: its memory is given back in between.
-    assert wait_for(lambda: not any(_is_alive(pid) for pid in engine), seconds=15), "an engine's process is still there"
-    num_before = len(labelstore.open_dataset(out))
-    assert 0 < num_before < num_records and num_before % 32 == 0
-    with running(command, tmp_path / "second.log") as process:
-        assert process.wait(timeout=400) == 0, (tmp_path / "second.log").read_text()
-    summary = json.loads((tmp_path / "second.log").read_text().splitlines()[-1])
+    command += ["--max-model-len", "512", "--responses", "4", "--flush-seconds", "0.2", "--json"]
+    num_records = 4 * len(chats)  # more than one engine-load
+    entries = out / ".labelgen/entries"
+    kill_when(command, tmp_path / "first.log", lambda: any((out / ".labelgen/journal").glob("*.parquet")))
+    num_first = count_records(out)
+    kill_when(command, tmp_path / "second.log", lambda: entries.is_dir() and any(entries.iterdir()))
+    num_second = count_records(out)
+    assert 0 < num_first < num_second < num_records
+    with running(command, tmp_path / "third.log") as process:
+        assert process.wait(timeout=400) == 0, (tmp_path / "third.log").read_text()
+    for name in ("second.log", "third.log"):
+        said = (tmp_path / name).read_text()
+        assert "are in the journal" in said and "the last job was killed" in said, said
+    summary = json.loads((tmp_path / "third.log").read_text().splitlines()[-1])
     assert (summary["records"], summary["rejected"]) == (num_records, 2)
-    assert summary["new_records"] == num_records - num_before
+    # Whatever was published or in the journal is not made again.
+    assert summary["new_records"] == num_records - num_second
+    names = [record.record_id for record in labelstore.open_dataset(out)]
+    wanted = [f"{json.loads(line)['id']}#{i}" for line in chats for i in range(4)]
+    with capsys.disabled():
+        print(
+            f"\nkilled 2 times with a real teacher, at {num_first} and {num_second} of {num_records} records kept; "
+            f"lost {len(set(wanted) - set(names))}, doubled {len(names) - len(set(names))}"
+        )
+    assert names == wanted
     assert labelstore.verify_dataset(out).findings == []
-    dataset = labelstore.open_dataset(out)
-    ids = [json.loads(line)["id"] for line in chats]
-    assert [record.record_id for record in dataset] == [f"{name}#{i}" for name in ids for i in range(4)]
     rejected = [json.loads(line) for line in (out / ".labelgen/rejected.jsonl").read_text().splitlines()]
     assert [row["line"] for row in rejected] == [len(chats) + 1, len(chats) + 2]
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(900)
+def test_ctrl_c_in_a_terminal_finishes_what_is_in_flight(tmp_path: Path) -> None:
+    # As a terminal does, it goes to every process of the group, the engine's too.
+    out = tmp_path / "labels"
+    command = [sys.executable, "-m", "labelgen", "generate", str(ROOT / "examples/prompts/chats.jsonl"), "-o", str(out)]
+    command += ["--teacher", str(fetch_teacher("smollm2")), "--max-tokens", "16", "--top-k", "16", "--limit", "40"]
+    command += ["--max-model-len", "512", "--flush-seconds", "0.2", "--grace-seconds", "300"]
+    with running(command, tmp_path / "log", in_own_group=True) as process:
+        journal = out / ".labelgen/journal"
+        assert wait_for(lambda: process.poll() is not None or any(journal.glob("*.parquet")), seconds=300)
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        (mark,) = marks_of(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=300) == 130
+    assert "stopped by SIGINT: 40 of 40 prompts are done" in (tmp_path / "log").read_text()
+    assert not marked_processes(mark) and count_records(out) == 40

@@ -209,10 +209,10 @@ def test_a_killed_job_gives_the_same_shards_with_a_codec_that_learns(tmp_path: P
             run(spec, Dying(selection=Selection(top_k=8), max_model_len=64))
     run(spec)
     run(make_spec(tmp_path, codec="standard", block_size=6, output_dir=tmp_path / "whole"))
-    shards = [
+    resumed, whole = (
         {path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()} for name in ("out", "whole")
-    ]
-    assert shards[0] == shards[1] and len(shards[0]) == 4
+    )
+    assert resumed == whole and len(whole) == 4
 
 
 def test_refusals_survive_a_death_and_are_counted_once(tmp_path: Path) -> None:
