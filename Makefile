@@ -38,7 +38,7 @@ test-fuzz: $(INSTALLED)
 	LABELGEN_FUZZ_CASES=10000 NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.cache/numba-boundscheck \
 		$(BIN)/python -m pytest tests/labelstore/packed/test_damage.py
 
-# The faults of `make test` many times over: flipped bytes, failed writes.
+# The faults of `make test` many times over: flipped bytes, failed writes, kills.
 test-faults: $(INSTALLED)
 	LABELGEN_FAULTS=10 $(BIN)/python -m pytest tests/faults
 

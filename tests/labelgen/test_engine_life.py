@@ -159,9 +159,7 @@ def kill_when(command: list[str], log_path: Path, is_time: Callable[[], bool]) -
         process.wait()
     assert wait_for(lambda: not marked_processes(mark), seconds=15), "the engine outlives its driver"
     # A dying process loses its environment, and so its mark, before it is gone: its memory is given back in between.
-    assert wait_for(lambda: not any(_is_alive(pid) for pid in everyone), seconds=15), (
-        "one of our processes is still there"
-    )
+    assert wait_for(lambda: not any(_is_alive(pid) for pid in everyone), seconds=15), "a process of ours is still there"
 
 
 @pytest.mark.engine
