@@ -71,6 +71,8 @@ def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> Non
             **count_values(counts, dataset.num_bytes),
             "stream_bytes": streams,
             "shards": len(shards),
+            "rejected_prompts": sum(entry.num_rejected for entry in dataset.entries),
+            "refused_responses": sum(entry.num_refused for entry in dataset.entries),
             "lossy_codecs": list(dict.fromkeys(codec for entry in dataset.entries for codec in lossy_codecs(entry))),
             "converted_from": chain,
             "recorded": [dict(entry.recorded) for entry in dataset.entries[:1]],
@@ -87,6 +89,7 @@ def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> Non
         "shards": f"{len(shards):,}",
         **size_rows(counts, dataset.num_bytes),
         "finished by": _reasons(counts),
+        "rejected": _rejected(dataset),
         "made": f"{header.created_at}, labelgen {header.labelgen_version}{_engine(dataset)}",
         "converted from": "\n".join(f"{step['location']} ({_codec_of(step)})" for step in chain),
         "fingerprint": header.fingerprint[:16],
@@ -177,6 +180,13 @@ def _reasons(counts: LabelCounts) -> str:
 
 def _with_new(total: int, new: int) -> str:
     return f"{total:,}" if new == total else f"{total:,} ({new:,} new)"
+
+
+def _rejected(dataset: LabelDataset) -> str:
+    prompts = sum(entry.num_rejected for entry in dataset.entries)
+    responses = sum(entry.num_refused for entry in dataset.entries)
+    parts = [f"{prompts:,} prompts"] if prompts else []
+    return ", ".join(parts + ([f"{responses:,} responses to others"] if responses else []))
 
 
 def _chain(dataset: LabelDataset) -> list[dict[str, Any]]:

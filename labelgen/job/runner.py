@@ -151,7 +151,8 @@ class Job:
         if missing:
             pulse.follow(labelling, finder, num_prompts_before=_num_prompts(writer), num_records_before=num_records)
             labelling.run(predecessors, stop)
-        manifest, orphans = writer.finish()
+        with stop.interruptible():
+            manifest, orphans = writer.finish()
         if orphans:
             watcher.note(f"moved {len(orphans)} files that a killed job left in data/ to .labelgen/orphans/")
         counts = total_counts(manifest.entries)

@@ -212,6 +212,7 @@ class _Conversion:
             shards,
             num_prompts=entry.num_prompts,
             num_rejected=entry.num_rejected,
+            num_refused=entry.num_refused,
             recorded=recorded_of_conversion(
                 entry,
                 location=source.location,

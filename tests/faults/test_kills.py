@@ -183,3 +183,21 @@ def test_a_prompt_that_takes_the_job_down_does_not_do_so_for_ever(tmp_path: Path
     assert reject["id"] == "r37" and "jobs in a row died over it, the last 3 with nothing beside it" in reject["reason"]
     names = [record.prompt_id for record in labelstore.open_dataset(tmp_path / "out")]
     assert names == [f"r{i}" for i in range(NUM_PROMPTS) if i != 37]
+
+
+def test_two_jobs_on_one_folder_give_what_one_gives(tmp_path: Path) -> None:
+    for name in ("whole", "both"):
+        (tmp_path / name).mkdir()
+        write_prompts(tmp_path / name / "prompts.jsonl")
+    run(make_spec(tmp_path / "whole"), teacher=OutOfOrderTeacher())
+    first = start_job(
+        tmp_path / "both", Moment(kind="journal/", step="linked", number=2)
+    )  # the prompts are read by then
+    first.join(120)
+    assert first.exitcode == -signal.SIGKILL
+    jobs = [start_job(tmp_path / "both") for _ in range(2)]
+    for job in jobs:
+        job.join(120)
+        assert job.exitcode == 0
+    assert bits(tmp_path / "both/out") == bits(tmp_path / "whole/out")
+    assert labelstore.verify_dataset(tmp_path / "both/out").findings == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import random
 from collections.abc import Iterable, Iterator
@@ -250,6 +251,16 @@ def test_refusals_survive_a_death_and_are_counted_once(tmp_path: Path) -> None:
     ]
     (entry,) = labelstore.open_dataset(tmp_path / "out").entries
     assert (entry.num_prompts, entry.num_rejected, entry.num_refused) == (4, 1, 1)
+
+
+def test_standard_input_may_be_empty_when_a_job_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_prompts(tmp_path / "p.jsonl", 20).read_bytes()
+    spec = make_spec(tmp_path, sources=("-",))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    with pytest.raises(EngineError):
+        run(spec, DyingTeacher(selection=Selection(top_k=8), max_model_len=64))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert run(spec).counts.num_records == 20
 
 
 def test_other_settings_are_refused_while_only_the_journal_has_labels(tmp_path: Path) -> None:
