@@ -112,6 +112,34 @@ def test_a_withdrawn_entry_gives_way_to_the_next_generation(tmp_path: Path) -> N
     assert labelstore.open_dataset(tmp_path)[3].prompt_id == "prompt-9"
 
 
+def test_publishing_costs_the_same_whatever_is_published_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path, num_blocks=5)
+    writer = DatasetWriter(tmp_path, make_header(), codec=codec_named("open"))
+    (tmp_path / ".labelgen/entries/000003.0.withdrawn").write_bytes(b"")  # by a repair, since the writer began
+
+    def listed(*_: object) -> list[str]:
+        raise AssertionError("at 100,000 blocks, a listing of the entries takes a tenth of a second")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "names", listed)
+        for block in ("000003", "000005"):
+            assert writer.publish_block(block, [make_record(9)], num_prompts=1, num_rejected=0, recorded={})
+    assert (tmp_path / ".labelgen/entries/000003.1.json").exists()
+
+
+def test_finish_is_idempotent_and_leaves_what_a_living_job_may_need(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    for name in ("000001-0-00000000", "000002-0-00000000"):  # of a published block, and of one that is not
+        (tmp_path / f"data/{name}.parquet").write_bytes(b"half a shard")
+    manifest, orphans = finish_dataset(tmp_path)
+    assert orphans == ["data/000001-0-00000000.parquet"] and len(manifest.entries) == 2
+    content = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert finish_dataset(tmp_path) == (manifest, [])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == content
+
+
 @pytest.fixture
 def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: object) -> None:
