@@ -28,6 +28,7 @@ from labelgen.teachers.fake import FakeTokenizer
 from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, TeacherFacts
 from labelgen.teachers.vllm_logprobs import Positions, labels_of
 from labelstore.codecs import DEFAULT_CODEC
+from labelstore.journal import DEFAULT_FLUSH_SECONDS
 from labelstore.selection import Selection
 
 __all__ = ["InstantTeacher", "measure"]
@@ -117,6 +118,7 @@ def measure(
     root: Path,
     block_size: int = 2048,
     codec: str = DEFAULT_CODEC,
+    flush_seconds: float = DEFAULT_FLUSH_SECONDS,
 ) -> dict[str, float]:
     """Run a job of about `num_labels` labels; return labels per second of wall clock and of processor time."""
     num_prompts = max(num_labels // response_tokens, 1)
@@ -133,6 +135,7 @@ def measure(
         codec=codec,
         max_tokens=response_tokens,
         block_size=block_size,
+        flush_seconds=flush_seconds,
     )
     teacher = InstantTeacher(top_k=top_k)
     start, start_cpu = time.perf_counter(), time.process_time()
@@ -154,6 +157,9 @@ def main() -> None:
     parser.add_argument("--response-tokens", type=int, default=256)
     parser.add_argument("--block-size", type=int, default=256)
     parser.add_argument("--codec", default=DEFAULT_CODEC)
+    parser.add_argument(
+        "--flush-seconds", type=float, default=DEFAULT_FLUSH_SECONDS, help="0.01: everything goes through the journal"
+    )
     parser.add_argument("--profile", action="store_true", help="print where the driver's main thread spends its time")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {0})  # one core for all threads
@@ -168,6 +174,7 @@ def main() -> None:
             response_tokens=arguments.response_tokens,
             block_size=arguments.block_size,
             codec=arguments.codec,
+            flush_seconds=arguments.flush_seconds,
             root=root,
         )
         profile.disable()

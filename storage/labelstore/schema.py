@@ -6,7 +6,7 @@ The soft labels' columns are the codec's; see codecs/. FORMAT.md describes both.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -120,12 +120,20 @@ class HardColumns:
 
     def record_fields(self, row: int) -> dict[str, object]:
         """Return the arguments of LabelRecord, but for its labels, that stand in a row."""
-        fields: dict[str, object] = self._plain.slice(row, 1).to_pylist()[0]
+        spans = self._spans[int(self._spans_offsets[row]) : int(self._spans_offsets[row + 1])]
+        return self._to_fields(row, self._plain.slice(row, 1).to_pylist()[0], spans.to_pylist())
+
+    def all_record_fields(self) -> Iterator[dict[str, object]]:
+        """Yield the same for each row; for many rows that takes half the time."""
+        spans = self._spans.to_pylist()
+        for row, fields in enumerate(self._plain.to_pylist()):
+            yield self._to_fields(row, fields, spans[self._spans_offsets[row] : self._spans_offsets[row + 1]])
+
+    def _to_fields(self, row: int, fields: dict[str, object], spans: list[dict[str, object]]) -> dict[str, object]:
         messages = fields["messages"]
         fields["messages"] = None if messages is None else [_message_from_row(message) for message in messages]  # type: ignore[attr-defined]
         fields["kept"] = json.loads(str(fields["kept"])) if fields["kept"] is not None else {}
         fields["input_ids"] = self._ids[self._ids_offsets[row] : self._ids_offsets[row + 1]]
-        spans = self._spans[int(self._spans_offsets[row]) : int(self._spans_offsets[row + 1])].to_pylist()
         edges = [(span["start"], span["stop"]) for span in spans]
         fields["spans"] = np.array(edges, dtype=np.int32).reshape(-1, 2)
         kinds = tuple(span["kind"] for span in spans)

@@ -54,8 +54,10 @@ class RowGroup:
         Raises:
             DamagedDatasetError: its values are not what a record may hold.
         """
+        return self._to_record(row, self._hard.record_fields(row))
+
+    def _to_record(self, row: int, fields: dict[str, Any]) -> LabelRecord:
         try:
-            fields: dict[str, Any] = self._hard.record_fields(row)
             return LabelRecord(labels=self._labels.row(row), **fields)
         except ValueError as error:
             place = f"row group {self._index}: record {self._first_record + row}"
@@ -77,7 +79,7 @@ class RowGroup:
         return earlier if own is None else own + earlier
 
     def __iter__(self) -> Iterator[LabelRecord]:
-        return (self.record(row) for row in range(len(self)))
+        return (self._to_record(row, fields) for row, fields in enumerate(self._hard.all_record_fields()))
 
 
 class ShardReader:
