@@ -106,6 +106,7 @@ class Journal:
         Raises:
             FingerprintError: a segment holds labels of another teacher or other settings.
         """
+        self._store.remove_stale_scratch()
         set_aside, num_records, num_refused = [], 0, 0
         for name in list(self._segment_names()):
             block = block_of_segment(name)
