@@ -20,7 +20,9 @@ from labelstore.errors import (
 from labelstore.header import Header
 from labelstore.labels import Labels, top_k_labels
 from labelstore.record import LabelRecord
+from labelstore.record_filter import RecordFilter
 from labelstore.selection import Selection
+from labelstore.student_checks import check_model, check_tokenizer
 from labelstore.verify import Finding, verify_dataset
 
 __all__ = [
@@ -33,8 +35,11 @@ __all__ = [
     "LabelRecord",
     "Labels",
     "NotADatasetError",
+    "RecordFilter",
     "Selection",
     "StorageError",
+    "check_model",
+    "check_tokenizer",
     "open_dataset",
     "top_k_labels",
     "verify_dataset",

@@ -8,6 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from labelstore.entry import Entry, ShardEntry, total_counts
 from labelstore.header import Header
 from labelstore.manifest import Manifest, read_contents
@@ -33,6 +37,8 @@ class LabelDataset(Sequence[LabelRecord]):
         self._contents = contents
         self._shards: list[ShardEntry] = [shard for entry in contents.entries for shard in entry.shards]
         self._shard_starts = offsets_of([shard.counts.num_records for shard in self._shards])
+        self._group_starts = offsets_of([n for shard in self._shards for n in shard.row_group_records])
+        self._shard_groups = offsets_of([len(shard.row_group_records) for shard in self._shards])
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._row_groups: OrderedDict[tuple[int, int], RowGroup] = OrderedDict()
 
@@ -55,6 +61,29 @@ class LabelDataset(Sequence[LabelRecord]):
     def num_bytes(self) -> int:
         """Bytes of all shards on disk, everything included."""
         return sum(shard.num_bytes for shard in self._shards)
+
+    @property
+    def row_group_starts(self) -> NDArray[np.int64]:
+        """The first record of each row group of the dataset, and behind them the number of records [G + 1]."""
+        return self._group_starts
+
+    def read_row_group(self, place: int) -> RowGroup:
+        """Read and check a row group of the dataset, counted over all shards; it is kept by the caller alone.
+
+        Raises:
+            DamagedDatasetError: it is not what its entry says.
+        """
+        shard = self._shard_of(place)
+        return self._reader(shard).row_group(place - int(self._shard_groups[shard]))
+
+    def read_hard_columns(self, place: int, columns: Sequence[str]) -> pa.Table:
+        """Read and check some hard columns of a row group; no soft label is read.
+
+        Raises:
+            DamagedDatasetError: it is not what its entry says.
+        """
+        shard = self._shard_of(place)
+        return self._reader(shard).hard_columns(place - int(self._shard_groups[shard]), columns)
 
     def __len__(self) -> int:
         return int(self._shard_starts[-1])
@@ -87,13 +116,19 @@ class LabelDataset(Sequence[LabelRecord]):
     def _row_group(self, shard: int, index: int) -> RowGroup:
         key = (shard, index)
         if key not in self._row_groups:
-            if shard not in self._readers:
-                self._readers[shard] = ShardReader(self._store, self._shards[shard])
-                _trim(self._readers, _CACHED_SHARDS)
-            self._row_groups[key] = self._readers[shard].row_group(index)
+            self._row_groups[key] = self._reader(shard).row_group(index)
             _trim(self._row_groups, _CACHED_ROW_GROUPS)
         self._row_groups.move_to_end(key)
         return self._row_groups[key]
+
+    def _shard_of(self, place: int) -> int:
+        return bisect.bisect_right(self._shard_groups, place) - 1
+
+    def _reader(self, shard: int) -> ShardReader:
+        if shard not in self._readers:
+            self._readers[shard] = ShardReader(self._store, self._shards[shard])
+            _trim(self._readers, _CACHED_SHARDS)
+        return self._readers[shard]
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_readers": OrderedDict(), "_row_groups": OrderedDict()}

@@ -150,12 +150,20 @@ class ShardReader:
             DamagedDatasetError: the bytes are not what the entry says.
         """
         names = ["prompt_id", "document_offset", "response_index"]
-        columns = self._read_table(index, num_ranges=1, columns=names)
+        columns = self.hard_columns(index, names)
         try:
             prompt_ids, offsets, responses = (columns.column(name).to_pylist() for name in names)
         except (pa.ArrowException, ValueError, OSError) as error:
             raise self._damage(f"row group {index} does not decode: {error}") from error
         return [record_id_of(*parts) for parts in zip(prompt_ids, offsets, responses, strict=True)]
+
+    def hard_columns(self, index: int, names: Sequence[str]) -> pa.Table:
+        """Return some hard columns of a row group; of its bytes, only the hard ones are read.
+
+        Raises:
+            DamagedDatasetError: the bytes are not what the entry says.
+        """
+        return self._read_table(index, num_ranges=1, columns=names)
 
     def unread_bytes(self) -> list[Range]:
         """Return the ranges that no hash of the list covers: padding between parts, which must be none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -29,14 +30,15 @@ class Batch:
     record_ids: tuple[str, ...]  # in the order of their tokens
     num_cut_labels: int  # labels of these records that are left out, as they are beyond the length
     is_packed: bool
-    position: dict[str, int] | None = None  # where a BatchStream stands behind this batch; load_state_dict takes it
+    position: dict[str, Any] | None = None  # where a BatchStream stands behind this batch; load_state_dict takes it
 
-    def model_inputs(self) -> dict[str, torch.Tensor]:
+    def model_inputs(self) -> dict[str, Any]:
         """Return the arguments of a Transformers model.
 
-        Packed rows have no attention mask: there Transformers tells records apart by their position ids.
+        Packed rows have no attention mask: Transformers tells records apart by their position ids, but only where there
+        is neither a mask nor a cache (5.19, masking_utils.py). With one, records would see each other unnoticed.
         """
-        inputs = {"input_ids": self.input_ids, "position_ids": self.position_ids}
+        inputs = {"input_ids": self.input_ids, "position_ids": self.position_ids, "use_cache": False}
         return inputs if self.is_packed else {**inputs, "attention_mask": self.attention_mask}
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:

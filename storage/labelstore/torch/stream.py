@@ -1,0 +1,184 @@
+"""Batches of a dataset, read in order: one pass over its row groups, shuffled or not, dealt to ranks and workers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset, get_worker_info
+
+from labelstore.dataset import LabelDataset
+from labelstore.lanes import Lanes
+from labelstore.reading_order import Interval, ReadingOrder
+from labelstore.record import LabelRecord
+from labelstore.record_filter import RecordFilter, select_records
+from labelstore.shard_reader import RowGroup
+from labelstore.student_checks import StudentTokenizer, check_tokenizer
+from labelstore.torch.batch import Batch
+from labelstore.torch.collate import Collator
+
+__all__ = ["BatchStream"]
+
+_WINDOW_ROW_GROUPS = 32  # 9 MB of `standard`, 70 MB of `open`, for each worker
+
+
+class BatchStream(IterableDataset[Batch]):
+    """The batches of one rank; give it to a DataLoader with `batch_size=None`, or take a BatchLoader, which does.
+
+    The order is a function of (seed, epoch) and of the numbers of ranks and workers. Every record comes once in an
+    epoch; where the last step has too few for all ranks, some come twice. All ranks have the same number of steps, and
+    each of their workers reads row groups of its own.
+
+    `state_dict` is plain JSON values, the same on all ranks. It can be loaded with any number of ranks and workers and
+    any batch size: the epoch then goes on with exactly the records that no step has had.
+    """
+
+    def __init__(
+        self,
+        dataset: LabelDataset,
+        collate: Collator,
+        *,
+        tokenizer: StudentTokenizer,
+        batch_size: int,
+        seed: int | None = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
+        num_workers: int = 0,
+        record_filter: RecordFilter | None = None,
+        window_row_groups: int = _WINDOW_ROW_GROUPS,
+    ) -> None:
+        """Check the student's tokenizer, and find the records to read; `batch_size` is in records, for each rank.
+
+        `seed` None: in the dataset's order. `num_workers` is the DataLoader's, 0 like 1. A window of row groups is
+        what is shuffled and held in memory at once, by each worker.
+
+        Raises:
+            ValueError: the tokenizer is not the teacher's, a number is out of its bounds, or no record passes.
+        """
+        check_tokenizer(dataset, tokenizer)
+        if not 0 <= rank < num_ranks:
+            raise ValueError(f"rank must be in [0, {num_ranks}), got {rank}")
+        self._dataset = dataset
+        self._collate = collate
+        self._rank = rank
+        self._seed = seed
+        self._window_row_groups = window_row_groups
+        self._group_records = select_records(dataset, record_filter or RecordFilter())
+        self._num_records = sum(map(len, self._group_records))
+        if self._num_records == 0:
+            raise ValueError(f"{dataset!r}: has no record that passes {record_filter}")
+        self._epoch = 0
+        self._step = 0
+        self._first_worker = 0  # which of our workers the DataLoader's first one is
+        self._lanes = Lanes(
+            intervals=((0, self._num_records),),
+            num_ranks=num_ranks,
+            num_workers=max(1, num_workers),
+            batch_size=batch_size,
+        )
+        self._order()  # refuses what it cannot do, before anything is started
+
+    @property
+    def num_records(self) -> int:
+        """Records in an epoch, over all ranks."""
+        return self._num_records
+
+    @property
+    def num_steps_left(self) -> int:
+        """Batches that each rank will have in what is left of this epoch."""
+        return self._lanes.num_steps - self._step
+
+    @property
+    def num_workers(self) -> int:
+        """Worker processes that the epoch is dealt to, at least 1."""
+        return self._lanes.num_workers
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that iterating reads, or goes on with."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; the one that a loaded state is in the middle of goes on."""
+        if epoch != self._epoch:
+            self._epoch, self._step, self._first_worker = epoch, 0, 0
+            self._lanes = replace(self._lanes, intervals=((0, self._num_records),))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches that are left of this epoch; then go to the next one.
+
+        Raises:
+            ValueError: the DataLoader has another number of workers than the stream.
+            DamagedDatasetError: a row group is damaged.
+        """
+        worker = get_worker_info()
+        count, place = (1, 0) if worker is None else (worker.num_workers, worker.id)
+        place = (place + self._first_worker) % count
+        if count != self._lanes.num_workers:
+            raise ValueError(
+                f"the stream has num_workers={self._lanes.num_workers}, the DataLoader {count}: give both one"
+            )
+        first = self._step
+        records = self._records(self._lanes.lane(self._rank, place, from_step=first))
+        for step, size in self._lanes.batch_sizes(self._rank, place, from_step=first):
+            taken = list(itertools.islice(records, size))
+            taken = taken or list(self._records(self._lanes.repeated(self._rank, place)))
+            self._step = step + 1
+            yield replace(self._collate(taken), position=self.state_dict())
+        self.set_epoch(self._epoch + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands, as plain JSON values: behind the batch that it yielded last."""
+        return {
+            "fingerprint": self._dataset.header.fingerprint,
+            "num_records": self._num_records,
+            "seed": self._seed,
+            "window_row_groups": self._window_row_groups,
+            "epoch": self._epoch,
+            "step": self._step,
+            "lanes": self._lanes.to_json(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where another stream stood, which may have had other ranks, workers and batches.
+
+        Raises:
+            ValueError: it read other records, or in another order.
+        """
+        mine = self.state_dict()
+        for name in ("fingerprint", "num_records", "seed", "window_row_groups"):
+            if state[name] != mine[name]:
+                raise ValueError(
+                    f"the state is of a stream with {name} {state[name]}, this one has {mine[name]}: "
+                    f"an epoch can only go on over the same records in the same order"
+                )
+        before, step = Lanes.from_json(state["lanes"]), int(state["step"])
+        here = replace(self._lanes, intervals=before.intervals)
+        if before != here:
+            here, step = replace(here, intervals=before.left_after(step)), 0
+        self._epoch, self._lanes, self._step = int(state["epoch"]), here, step
+        # A DataLoader that starts now asks its first worker first. StatefulDataLoader gives each worker a state of its
+        # own, in the worker, and goes on with the one whose turn it was.
+        self._first_worker = step % here.num_workers if get_worker_info() is None else 0
+
+    def _order(self) -> ReadingOrder:
+        return ReadingOrder(
+            group_records=self._group_records,
+            seed=self._seed,
+            epoch=self._epoch,
+            window_row_groups=self._window_row_groups,
+        )
+
+    def _records(self, intervals: list[Interval]) -> Iterator[LabelRecord]:
+        """Yield the records at some ordinals; one window of row groups is in memory at a time."""
+        starts = self._dataset.row_group_starts
+        for window in self._order().windows(intervals):
+            groups: dict[int, RowGroup] = {}
+            places = np.searchsorted(starts, window, side="right") - 1
+            for record, place in zip(window.tolist(), places.tolist(), strict=True):
+                if place not in groups:
+                    groups[place] = self._dataset.read_row_group(place)
+                yield groups[place].record(record - int(starts[place]))
