@@ -169,11 +169,12 @@ def test_values_and_gradients_are_those_of_the_dense_form(name: str, selection: 
     assert wanted_gradient.abs().max() > 0.01, "the case shows nothing"
 
 
-@pytest.mark.parametrize("name", [*KL_NAMES, "hard"])
-@pytest.mark.parametrize("top_k", [1, 64, 256])
+# One candidate scaled to 1 is the same distribution on both sides: nothing to see.
+@pytest.mark.parametrize(
+    ("name", "top_k"),
+    [(name, k) for name in [*KL_NAMES, "hard"] for k in (1, 64, 256) if (name, k) != ("reverse, renormalized", 1)],
+)
 def test_a_vocabulary_of_262144_in_bfloat16(name: str, top_k: int) -> None:
-    if name == "reverse, renormalized" and top_k == 1:
-        pytest.skip("one candidate, scaled to 1, is the same distribution on both sides")
     labels, _ = teacher_labels(Selection(top_k=top_k), vocab_size=262_144, num_labels=3)
     logits = student_logits(262_144, num_rows=6, dtype=torch.bfloat16)
     got, got_gradient = value_and_gradient(ours(name, labels, chunk_positions=2), logits)
@@ -315,13 +316,15 @@ def test_peak_memory_stays_below_the_dense_forms() -> None:
 
 # Peak memory only grows, so the smaller form comes first.
 _MEMORY_CHILD = """
-import resource, torch
+import torch
 from labelstore.selection import Selection
 from labelstore.torch.losses import forward_kl, student_logprobs
 from labelstore.torch.soft_labels import SoftLabels
 
 def print_peak():
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # Not ru_maxrss: that of a child begins with its parent's.
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    print(int(line.split()[1]) * 1024)
 
 torch.set_num_threads(1)
 P, V, K = 512, 65536, 64
