@@ -116,17 +116,8 @@ class Job:
             writer = DatasetWriter(root, self._header, codec=codec_named(spec.codec), is_begun=journal.has_segments)
             rejects = RejectLog(writer.store)
             snapshot = PromptSnapshot(root)
-            ingest = snapshot.ingest(
-                self._sources,
-                block_size=spec.block_size,
-                limit=spec.limit,
-                sample=spec.sample,
-                rejects=rejects,
-                max_rejects=spec.max_rejects,
-            )
+            ingest = self._ingest(snapshot, rejects)
             blocks = snapshot.blocks
-            if not blocks:
-                raise ValueError(f"no prompts in {', '.join(spec.sources)}: {_why_none(ingest, root)}")
             missing = [block for block in blocks if block not in writer.entries]
             self._check_chats(snapshot, missing)
             recovery = journal.recover(
@@ -167,6 +158,20 @@ class Job:
             seconds=labelling.seconds,
             notes=tuple(self._warnings(snapshot, manifest_counts=counts, blocks=blocks)),
         )
+
+    def _ingest(self, snapshot: PromptSnapshot, rejects: RejectLog) -> Ingest:
+        spec = self._spec
+        ingest = snapshot.ingest(
+            self._sources,
+            block_size=spec.block_size,
+            limit=spec.limit,
+            sample=spec.sample,
+            rejects=rejects,
+            max_rejects=spec.max_rejects,
+        )
+        if not snapshot.blocks:
+            raise ValueError(f"no prompts in {', '.join(spec.sources)}: {_why_none(ingest, spec.output_dir)}")
+        return ingest
 
     def _journal_root(self) -> Path:
         """Return where the journal is: in the dataset, or in a folder of this dataset's own below --journal-dir."""
