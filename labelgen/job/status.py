@@ -37,7 +37,7 @@ class JobStatus:
     @property
     def state(self) -> str:
         """What the job does or how it ended: labelling, ..., finished, stopped, failed, killed, unfinished."""
-        if self.total_blocks and self.published_blocks == self.total_blocks and not self.is_running:
+        if self.published_blocks and self.published_blocks >= self.total_blocks and not self.is_running:
             return "finished"
         if not self.jobs:
             return "unfinished"

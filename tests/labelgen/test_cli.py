@@ -146,7 +146,7 @@ def test_wrong_usage_exits_2(tmp_path: Path) -> None:
 
 
 def test_no_dataset_is_one_line(tmp_path: Path) -> None:
-    for command in ("inspect", "verify", "finish"):
+    for command in ("inspect", "verify", "finish", "status"):
         result = call(command, tmp_path)
         assert result.exit_code == 1 and result.stderr.startswith("Error: "), command
 
@@ -216,6 +216,12 @@ def test_finish_folds_what_is_complete(tmp_path: Path) -> None:
     (root / "manifest.json").unlink()
     assert "2 blocks in manifest.json" in call("finish", root).stdout
     assert (root / "manifest.json").exists()
+
+
+def test_status_of_a_dataset_that_nobody_works_on(tmp_path: Path) -> None:
+    shown = json.loads(call("status", make_dataset(tmp_path), "--json").stdout)
+    assert (shown["state"], shown["running"], shown["jobs"]) == ("finished", False, [])
+    assert (shown["published_blocks"], shown["records"], shown["labels_per_second"]) == (2, 6, None)
 
 
 def test_every_option_has_help_and_is_in_the_docs() -> None:
