@@ -11,6 +11,7 @@ import os
 import random
 import signal
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,10 @@ def kill_until_finished(root: Path, wanted: set[tuple[Any, ...]], rng: random.Ra
     left = [moment for moment in MOMENTS if str(moment) not in tally.moments] or list(MOMENTS)
     while True:
         moment = left.pop(0) if left and rng.random() < 0.75 else None
+        num_lines = count_lines(root / LOG_NAME)
         process = start_job(root, moment)
         if moment is None and tally.killed < NUM_KILLS:
-            process.join(rng.uniform(0.0, 0.8))
+            wait_at_random(process, root / LOG_NAME, num_lines, rng)
             process.kill()
         process.join(120)
         assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
@@ -127,6 +129,19 @@ def kill_until_finished(root: Path, wanted: set[tuple[Any, ...]], rng: random.Ra
         tally.moments += [] if moment is None else [str(moment)]
         if (root / "out/.labelgen/entries").exists():  # whatever a reader sees of it is right
             assert set(bits(root / "out")) <= wanted
+
+
+def wait_at_random(process: BaseProcess, log_path: Path, num_lines: int, rng: random.Random) -> None:
+    """Wait a little from the start, or from one of the first events of the job on: answers, flushes."""
+    if rng.random() < 0.8:
+        wanted = num_lines + rng.randrange(1, 60)
+        while process.is_alive() and count_lines(log_path) < wanted:
+            process.join(0.002)
+    process.join(rng.uniform(0.0, 0.05))
+
+
+def count_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def check(root: Path, wanted: list[tuple[Any, ...]], tally: Tally) -> None:
