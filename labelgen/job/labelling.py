@@ -106,7 +106,7 @@ class Labelling:
         self._started = time.monotonic()
         answers = self._finder.label(requests, suspect_ids=predecessors.suspect_ids, verdicts=predecessors.verdicts)
         while True:
-            with stop.interruptible():
+            with stop.interruptible(has_grace=True):
                 answer = next(answers, None)
             if answer is None:
                 break
@@ -123,5 +123,5 @@ class Labelling:
     def _submit(self, stop: StopSignals) -> None:
         self._publisher.check()  # a failed write ends the job now, not when the next block is complete
         for block, unasked in self._collector.take_complete():
-            with stop.interruptible():
+            with stop.interruptible(has_grace=True):
                 self._publisher.submit(block, unasked)

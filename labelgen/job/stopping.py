@@ -38,6 +38,7 @@ class StopSignals:
         self._signal: int | None = None
         self._is_due = False
         self._is_interruptible = False
+        self._has_grace = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -65,27 +66,29 @@ class StopSignals:
         return JobStoppedError(f"stopped{name}: {done}. Run the same command again to go on.", exit_code=exit_code)
 
     @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self, *, has_grace: bool = False) -> Iterator[None]:
         """Mark a stretch of the main thread's work that may be left at any point.
+
+        `has_grace`: responses are in flight, for which the grace is.
 
         Raises:
             StoppedError: the job was told to stop, and the grace is over.
         """
-        self._is_interruptible = True
+        self._is_interruptible, self._has_grace = True, has_grace
         try:
-            if self._is_due:
+            if self._is_due or (self.is_asked and not has_grace):
                 raise StoppedError
             yield
         finally:
             self._is_interruptible = False
 
     def _take(self, number: int, _: FrameType | None) -> None:
-        if self._signal is None and self._grace_seconds > 0:
-            self._signal = number
+        is_first, self._signal = self._signal is None, self._signal or number
+        is_without_grace = self._is_interruptible and not self._has_grace
+        if is_first and self._grace_seconds > 0 and not is_without_grace:
             signal.setitimer(signal.ITIMER_REAL, self._grace_seconds)
-            return
-        self._signal = self._signal or number
-        self._leave()
+        else:
+            self._leave()
 
     def _end_grace(self, *_: object) -> None:
         self._leave()

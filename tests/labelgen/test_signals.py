@@ -82,6 +82,18 @@ def test_with_a_grace_what_is_in_flight_is_finished_and_nothing_new_begun(tmp_pa
     assert "made again" not in finish(tmp_path)
 
 
+def test_where_nothing_is_in_flight_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
+    # Prompts come from a pipe that nobody closes: without an end, the job would read for ever.
+    command = [sys.executable, str(PROGRAM), str(tmp_path / "release"), "generate", "-", "-o", str(tmp_path / "out")]
+    command += ["--teacher", "fake", "--grace-seconds", "600"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert wait_for((tmp_path / "out/.labelgen/header.json").exists, seconds=60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert "stopped by SIGINT: no labels" in process.stderr.read()
+
+
 def test_the_grace_ends_by_itself(tmp_path: Path) -> None:
     with job_in_the_middle(tmp_path, "--grace-seconds", "0.5") as process:
         process.send_signal(signal.SIGTERM)
