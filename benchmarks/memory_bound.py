@@ -153,7 +153,7 @@ def main() -> None:
                 "labels": outcome.num_labels,
                 "seconds": outcome.seconds,
                 "peak_gib": outcome.peak_gib,
-                "reason": reason.split(". What is complete")[0].removeprefix("Error: "),
+                "reason": reason.split("; it is started again")[0].removeprefix("note: "),
             }
         )
     lines = ["| bound | exit code | labels | seconds, start included | largest process, GiB |", "|---|---|---|---|---|"]

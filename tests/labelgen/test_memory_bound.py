@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ def test_a_long_text_is_scored_in_steps_that_fit(tmp_path: Path) -> None:
     assert outcome.peak_gib < LIMIT_GIB
 
 
-def test_without_the_bound_the_engine_dies_and_the_job_says_so(tmp_path: Path) -> None:
+def test_without_the_bound_the_engine_dies_of_the_text_which_is_rejected(tmp_path: Path) -> None:
     outcome = run_limited(tmp_path, num_tokens=NUM_TOKENS, limit_gib=LIMIT_GIB, is_bounded=False)
-    assert outcome.exit_code == 1, outcome.output
-    (line,) = [line for line in outcome.output.splitlines() if line.startswith("Error: the engine died: ")]
-    assert "allocate memory" in line and "What is complete is kept" in line
+    assert outcome.exit_code == 0, outcome.output
+    deaths = [line for line in outcome.output.splitlines() if line.startswith("note: the engine died (")]
+    assert len(deaths) == 2 and all("allocate memory" in line for line in deaths)
+    (reject,) = map(json.loads, (tmp_path / "unbounded/.labelgen/rejected.jsonl").read_text().splitlines())
+    assert "it kills the engine, also with nothing beside it" in reject["reason"]
     assert outcome.num_labels == 0
