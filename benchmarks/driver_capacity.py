@@ -50,6 +50,7 @@ class InstantTeacher:
             name="instant",
             vocab_size=VOCAB_SIZE,
             max_model_len=1 << 20,
+            max_scored_tokens=1 << 20,
             stop_ids={},
             sampling_defaults={},
             fingerprint_fields={"weights": "instant", **self.tokenizer.fingerprint_fields},
@@ -136,6 +137,7 @@ def measure(
         max_tokens=response_tokens,
         block_size=block_size,
         flush_seconds=flush_seconds,
+        rescore_at_end=0,
     )
     teacher = InstantTeacher(top_k=top_k)
     start, start_cpu = time.perf_counter(), time.process_time()

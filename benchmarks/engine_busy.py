@@ -200,6 +200,7 @@ def run_job(teacher: MixedLengths, *, num_prompts: int, work_dir: Path, block_si
         selection=teacher.selection,
         max_tokens=LONGEST,
         block_size=block_size,
+        rescore_at_end=0,
     )
     return labelgen.run(spec, teacher=teacher).num_new_labels
 

@@ -48,6 +48,7 @@ def measure(
         selection=selection,
         codec="open",
         max_tokens=max_tokens,
+        rescore_at_end=0,
     )
     summary = labelgen.run(spec, teacher=teacher)
     counts = np.concatenate([np.diff(record.candidate_offsets) for record in labelstore.open_dataset(spec.output_dir)])

@@ -108,7 +108,7 @@ def make_specs(
     work_dir: Path,
 ) -> dict[str, labelgen.RunSpec]:
     """Return the two jobs, by task."""
-    common: dict[str, Any] = {"teacher": teacher, "selection": selection}
+    common: dict[str, Any] = {"teacher": teacher, "selection": selection, "rescore_at_end": 0}
     generated, scored = work_dir / "generated", work_dir / "scored"
     return {
         "generate": labelgen.RunSpec(

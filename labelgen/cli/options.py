@@ -15,11 +15,13 @@ from labelgen.cli.option_types import NAME_AND_VALUE, TEXT_FILE
 __all__ = [
     "chat_options",
     "dataset_argument",
+    "gpu_memory_option",
     "json_option",
     "output_option",
     "quiet_option",
     "run_options",
     "teacher_options",
+    "tensor_parallel_option",
     "with_options",
 ]
 
@@ -31,6 +33,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 quiet_option = click.option("--quiet", is_flag=True, help="No progress and no notes; warnings and errors only.")
 
 _JOB, _PROMPTS, _TEACHER, _KEPT, _CHATS = "The job", "Prompts", "Teacher", "What is kept of each label", "Chats"
+
+gpu_memory_option = grouped(
+    _TEACHER,
+    "--gpu-memory-utilization",
+    type=float,
+    default=0.9,
+    show_default=True,
+    help="Share of the GPU's memory.",
+)
+tensor_parallel_option = grouped(
+    _TEACHER, "--tensor-parallel-size", type=int, default=1, show_default=True, help="GPUs for one copy."
+)
 
 
 def output_option(what: str, *, group: str | None = None) -> Callable[[_Command], _Command]:
@@ -53,15 +67,8 @@ teacher_options: list[Callable[[Any], Any]] = [
     grouped(_TEACHER, "--dtype", help="auto, float32, bfloat16 or float16.  [default: float32 on a CPU, else auto]"),
     grouped(_TEACHER, "--head-dtype", help="Precision of the output layer; float32 breaks a bfloat16 head's ties."),
     grouped(_TEACHER, "--max-model-len", type=int, help="Context in tokens.  [default: the model's]"),
-    grouped(
-        _TEACHER,
-        "--gpu-memory-utilization",
-        type=float,
-        default=0.9,
-        show_default=True,
-        help="Share of the GPU's memory.",
-    ),
-    grouped(_TEACHER, "--tensor-parallel-size", type=int, default=1, show_default=True, help="GPUs for one copy."),
+    gpu_memory_option,
+    tensor_parallel_option,
 ]
 
 _JOB_OPTIONS: list[Callable[[Any], Any]] = [
@@ -93,6 +100,15 @@ _JOB_OPTIONS: list[Callable[[Any], Any]] = [
         default=0.0,
         show_default=True,
         help="After Ctrl-C, SIGTERM or SIGUSR1, responses in flight may take so long; a second signal ends it.",
+    ),
+    grouped(
+        _JOB,
+        "--rescore-at-end",
+        type=int,
+        default=64,
+        show_default=True,
+        metavar="N",
+        help="Records that the teacher reads again at the end, to prove the labels; 0: none.",
     ),
     grouped(_JOB, "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
     grouped(_JOB, "--quiet", is_flag=True, help="No progress and no notes; warnings and errors only."),

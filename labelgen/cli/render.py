@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from labelgen.cli.render_rescored import rescored_rows, rescored_values
 from labelgen.cli.units import bytes_text
 from labelgen.job.progress import RunSummary
 from labelstore.dataset import LabelDataset
@@ -31,6 +32,7 @@ def print_summary(summary: RunSummary, *, as_json: bool) -> None:
         "duplicates": summary.num_duplicates,
         "seconds": round(summary.seconds, 3),
         "labels_per_second": round(summary.labels_per_second, 1),
+        "rescored": rescored_values(summary.rescored),
         "warnings": list(summary.notes),
     }
     if as_json:
@@ -44,6 +46,7 @@ def print_summary(summary: RunSummary, *, as_json: bool) -> None:
     }
     if summary.num_new_labels:
         rows["speed"] = f"{summary.labels_per_second:,.0f} labelled tokens/s over {summary.seconds:,.1f} s"
+    rows |= rescored_rows(summary.rescored)
     if summary.num_rejected:
         rows["rejected"] = f"{summary.num_rejected:,} (see .labelgen/rejected.jsonl)"
     print_rows(str(summary.output_dir), rows)
@@ -75,6 +78,7 @@ def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> Non
             "refused_responses": sum(entry.num_refused for entry in dataset.entries),
             "lossy_codecs": list(dict.fromkeys(codec for entry in dataset.entries for codec in lossy_codecs(entry))),
             "converted_from": chain,
+            "rescored": rescored_values(dataset.rescored),
             "recorded": [dict(entry.recorded) for entry in dataset.entries[:1]],
         }
         click.echo(json.dumps(values))
@@ -90,6 +94,7 @@ def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> Non
         **size_rows(counts, dataset.num_bytes),
         "finished by": _reasons(counts),
         "rejected": _rejected(dataset),
+        **rescored_rows(dataset.rescored),
         "made": f"{header.created_at}, labelgen {header.labelgen_version}{_engine(dataset)}",
         "converted from": "\n".join(f"{step['location']} ({_codec_of(step)})" for step in chain),
         "fingerprint": header.fingerprint[:16],

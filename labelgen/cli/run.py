@@ -44,6 +44,11 @@ def run_command(*, as_json: bool, quiet: bool, **options: Any) -> None:
     except (ValueError, ImportError) as error:
         raise click.ClickException(str(error)) from error
     print_summary(summary, as_json=as_json)
+    if summary.rescored is not None and not summary.rescored.agrees:
+        raise click.ClickException(
+            f"the labels in {summary.output_dir} are not what the teacher says of the same tokens: "
+            f"{'; '.join(summary.rescored.problems)}. See docs/is-my-dataset-right.md"
+        )
 
 
 def build_spec(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from labelgen.cli.options import dataset_argument, json_option
+from labelgen.cli.options import dataset_argument, gpu_memory_option, json_option, tensor_parallel_option
+from labelgen.cli.render_rescored import rescored_values
+
+if TYPE_CHECKING:
+    from labelstore.verify import VerifyReport
 
 __all__ = ["verify"]
 
@@ -15,23 +20,61 @@ _SHOWN_FINDINGS = 50
 
 @click.command()
 @dataset_argument
+@click.option(
+    "--rescore",
+    "num_rescored",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Let the dataset's own teacher read N random records again, and compare.",
+)
+@click.option("--teacher", metavar="MODEL", help="With --rescore: where the teacher is now.  [default: as it was]")
+@gpu_memory_option
+@tensor_parallel_option
 @json_option
-def verify(dataset: str, as_json: bool) -> None:
+def verify(
+    dataset: str,
+    num_rescored: int | None,
+    teacher: str | None,
+    gpu_memory_utilization: float,
+    tensor_parallel_size: int,
+    as_json: bool,
+) -> None:
     """Check every hash, count, offset and label of the dataset in DIR; exit 1 if anything is wrong.
 
     \b
     labelgen verify labels
+    labelgen verify labels --rescore 64
     """
     from labelstore.verify import verify_dataset
 
     report = verify_dataset(dataset)
+    values = _print_findings(report, dataset, as_json=as_json)
+    is_right = report.is_sound
+    if num_rescored is not None and is_right:
+        from labelgen.cli.verify_rescored import rescore
+
+        rescored = rescore(
+            dataset,
+            num_records=num_rescored,
+            teacher=teacher,
+            gpu_memory_utilization=gpu_memory_utilization,
+            tensor_parallel_size=tensor_parallel_size,
+            quiet=as_json,
+        )
+        values["rescored"] = rescored_values(rescored)
+        is_right = rescored.agrees
     if as_json:
-        findings = [
-            {"file": finding.file, "record": finding.record, "message": finding.message} for finding in report.findings
-        ]
-        counted = {"shards": report.num_shards, "records": report.num_records, "labels": report.num_labels}
-        click.echo(json.dumps({"sound": report.is_sound, **counted, "findings": findings}))
-    else:
+        click.echo(json.dumps(values))
+    if not is_right:
+        raise SystemExit(1)
+
+
+def _print_findings(report: VerifyReport, dataset: str, *, as_json: bool) -> dict[str, Any]:
+    """Print what was found, for people; return it for --json."""
+    findings = [
+        {"file": finding.file, "record": finding.record, "message": finding.message} for finding in report.findings
+    ]
+    if not as_json:
         for finding in report.findings[:_SHOWN_FINDINGS]:
             click.echo(f"✗ {finding}")
         if len(report.findings) > _SHOWN_FINDINGS:
@@ -39,5 +82,5 @@ def verify(dataset: str, as_json: bool) -> None:
         counted_text = f"{report.num_shards:,} shards, {report.num_records:,} records, {report.num_labels:,} labels"
         verdict = "✓ sound" if report.is_sound else f"✗ {len(report.findings):,} findings"
         click.echo(f"{verdict}: {counted_text} checked in {dataset}")
-    if not report.is_sound:
-        raise SystemExit(1)
+    counted = {"shards": report.num_shards, "records": report.num_records, "labels": report.num_labels}
+    return {"sound": report.is_sound, **counted, "findings": findings}

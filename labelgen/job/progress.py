@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from labelstore.entry import LabelCounts
+from labelstore.rescored import Rescored
 
 __all__ = ["NullWatcher", "RunProgress", "RunSummary", "RunWatcher"]
 
@@ -38,6 +39,7 @@ class RunSummary:
     num_duplicates: int  # rows of this reading that were there already
     seconds: float  # this run's labelling, without loading the teacher
     notes: tuple[str, ...] = field(default=())
+    rescored: Rescored | None = None  # what reading records again came to; None where this run labelled nothing
 
     @property
     def labels_per_second(self) -> float:

@@ -21,12 +21,14 @@ from labelgen.job.suspects import SuspectFinder
 from labelgen.prompts.rejects import REJECTED_NAME, RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
 from labelgen.prompts.sources import find_sources
-from labelgen.teachers.teacher import Teacher
+from labelgen.rescore.at_end import rescore_at_end
+from labelgen.teachers.teacher import EngineError, Teacher
 from labelstore.codecs import codec_named
 from labelstore.dataset_writer import DatasetWriter, check_folder, make_folder, utc_now
 from labelstore.entry import total_counts
 from labelstore.header import Header
 from labelstore.journal import Journal, Recovery
+from labelstore.rescored import Rescored
 
 __all__ = ["Job", "run"]
 
@@ -142,6 +144,10 @@ class Job:
         if missing:
             pulse.follow(labelling, finder, num_prompts_before=_num_prompts(writer), num_records_before=num_records)
             labelling.run(predecessors, stop)
+        rescored: Rescored | None = None
+        if labelling.num_records and spec.rescore_at_end:
+            with stop.interruptible():
+                rescored = self._rescore(writer, watcher)
         with stop.interruptible():
             manifest, orphans = writer.finish()
         if orphans:
@@ -157,6 +163,7 @@ class Job:
             num_duplicates=ingest.num_duplicates,
             seconds=labelling.seconds,
             notes=tuple(self._warnings(snapshot, manifest_counts=counts, blocks=blocks)),
+            rescored=rescored,
         )
 
     def _ingest(self, snapshot: PromptSnapshot, rejects: RejectLog) -> Ingest:
@@ -190,6 +197,14 @@ class Job:
         return stop.error(
             f"{done}, {beat.num_labels:,} labels by this job, all of them on disk in {self._spec.output_dir}{in_flight}"
         )
+
+    def _rescore(self, writer: DatasetWriter, watcher: RunWatcher) -> Rescored | None:
+        """Let the teacher read records again; that it cannot costs no label."""
+        try:
+            return rescore_at_end(writer.store, self._teacher, num_records=self._spec.rescore_at_end)
+        except EngineError as error:
+            watcher.note(f"all is labelled, but the teacher could not read records again: {error}")
+            return None
 
     def _check_chats(self, snapshot: PromptSnapshot, missing: list[str]) -> None:
         """Refuse a prompt set of chats for a teacher without a chat template: every row would be rejected."""

@@ -21,6 +21,7 @@ DEFAULT_TOP_K = 64
 # The unit of work. See docs/jobs.md for the arithmetic.
 DEFAULT_BLOCK_SIZE = 2048
 DEFAULT_MAX_TOKENS = 1024
+DEFAULT_RESCORED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class RunSpec:
     journal_dir: Path | None = None  # where finished responses of open blocks go; None: into output_dir
     flush_seconds: float = DEFAULT_FLUSH_SECONDS  # what a crash loses at most of finished responses
     grace_seconds: float = 0.0  # after a first signal, before what is in flight is given up
+    rescore_at_end: int = DEFAULT_RESCORED  # records that the teacher reads again when all is labelled; 0: none
     engine: EngineSettings = field(default_factory=EngineSettings)
     sampling: SamplingChoice = field(default_factory=SamplingChoice)  # generate only, as all that follow
     responses: int = 1  # to each prompt
@@ -73,4 +75,6 @@ class RunSpec:
             raise ValueError(f"--flush-seconds must be above 0, got {self.flush_seconds}")
         if not 0 <= self.grace_seconds < float("inf"):
             raise ValueError(f"--grace-seconds must be at least 0, got {self.grace_seconds}")
+        if self.rescore_at_end < 0:
+            raise ValueError(f"--rescore-at-end must be at least 0, got {self.rescore_at_end}")
         codec_named(self.codec)

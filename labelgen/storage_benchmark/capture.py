@@ -119,6 +119,7 @@ def _run(capture: Capture, rows: Sequence[Mapping[str, object]], *, task: Task, 
         block_size=_BLOCK_SIZE,
         sampling=SamplingChoice(temperature=_TEMPERATURE) if task == "generate" else SamplingChoice(),
         max_tokens=_ANSWER_TOKENS,
+        rescore_at_end=0,
     )
     summary = labelgen.run(spec, teacher=teacher)
     if summary.num_rejected:

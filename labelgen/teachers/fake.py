@@ -68,6 +68,7 @@ class FakeTeacher:
             name=name,
             vocab_size=vocab_size,
             max_model_len=max_model_len,
+            max_scored_tokens=max_model_len - 1,
             stop_ids={_EOS: "tokenizer"},
             sampling_defaults={},
             fingerprint_fields={

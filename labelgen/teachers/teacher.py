@@ -89,6 +89,7 @@ class TeacherFacts:
     name: str  # as the user gave it
     vocab_size: int  # rows of the output layer
     max_model_len: int  # tokens, prompt and response together
+    max_scored_tokens: int  # of a text to score; an engine that generates has less memory for it
     stop_ids: Mapping[int, str]  # token ids that end a response, and who says so
     sampling_defaults: Mapping[str, float]  # what the model's generation_config asks for
     fingerprint_fields: Mapping[str, Any]  # what of it changes labels

@@ -42,10 +42,12 @@ class TransformersTeacher:
         self._model: Any = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=torch.float32).to(device).eval()
         rows: int = self._model.get_output_embeddings().weight.shape[0]
         check_selection(selection, vocab_size=rows)
+        max_tokens: int = max_model_len or self._model.config.max_position_embeddings
         self._facts = TeacherFacts(
             name=teacher,
             vocab_size=rows,
-            max_model_len=max_model_len or self._model.config.max_position_embeddings,
+            max_model_len=max_tokens,
+            max_scored_tokens=max_tokens,
             stop_ids={},
             sampling_defaults={},
             fingerprint_fields={
@@ -90,8 +92,8 @@ class TransformersTeacher:
                 yield Refusal(
                     request_id=request.request_id, reason="the Transformers teacher scores, it does not generate"
                 )
-            elif len(request.input_ids) > self._facts.max_model_len:
-                reason = f"it has {len(request.input_ids)} tokens, the teacher reads {self._facts.max_model_len}"
+            elif len(request.input_ids) > self._facts.max_scored_tokens:
+                reason = f"it has {len(request.input_ids)} tokens, the teacher reads {self._facts.max_scored_tokens}"
                 yield Refusal(request_id=request.request_id, reason=reason)
             else:
                 first = request.first_label

@@ -20,6 +20,7 @@ __all__ = [
     "check_vllm_installed",
     "describe_bounds",
     "gather_facts",
+    "max_scored_tokens",
     "needs_worker",
     "prompt_logprobs_budget",
     "refusals",
@@ -109,6 +110,7 @@ def gather_facts(
     config: Any,
     tokenizer: HFTokenizer,
     capture: str,
+    max_scored_tokens: int,
     bounds: tuple[str, ...] = (),
 ) -> TeacherFacts:
     """Return what is known of a teacher from its files and its resolved configuration."""
@@ -118,6 +120,7 @@ def gather_facts(
         name=name,
         vocab_size=model.get_vocab_size(),
         max_model_len=model.max_model_len,
+        max_scored_tokens=max_scored_tokens,
         stop_ids=_stop_ids(generation.get("eos_token_id"), tokenizer.eos_token_id),
         sampling_defaults=model.get_diff_sampling_param(),
         fingerprint_fields={
@@ -179,6 +182,24 @@ def describe_bounds(config: Any, *, selection: Selection, for_scoring: bool) -> 
         f"a step scores at most {num_tokens:,} tokens: their {rows} take {num_bytes / 2**30:.1f} GiB on the {device} "
         f"(V1 runner); longer texts take several steps",
     )
+
+
+def max_scored_tokens(config: Any, settings: EngineSettings, *, selection: Selection, for_scoring: bool) -> int:
+    """Return how many tokens a text may have that an engine is to score.
+
+    An engine for scoring reads a long text in several steps, and the V2 runner in chunks. The V1 runner of an engine
+    for generating takes the rows of a whole text at once, one text after the other (vLLM 0.32,
+    gpu_model_runner._get_prompt_logprobs_dict), so it is the text that has to be short.
+    """
+    whole: int = config.model_config.max_model_len - 1  # the engine generates one token, which is thrown away
+    if for_scoring or config.use_v2_model_runner:
+        return whole
+    budget = prompt_logprobs_budget(
+        vocab_size=config.model_config.get_vocab_size(),
+        memory_bytes=_free_memory_bytes(settings),
+        in_worker=needs_worker(selection),
+    )
+    return min(whole, budget)
 
 
 def prompt_logprobs_budget(*, vocab_size: int, memory_bytes: int, in_worker: bool = False) -> int:

@@ -35,6 +35,7 @@ from labelgen.teachers.vllm_config import (
     check_vllm_installed,
     describe_bounds,
     gather_facts,
+    max_scored_tokens,
     needs_worker,
     refusals,
     resolve_engine,
@@ -98,6 +99,9 @@ class VLLMTeacher:
                 config=self._config,
                 tokenizer=self._tokenizer,
                 capture=capture,
+                max_scored_tokens=max_scored_tokens(
+                    self._config, settings, selection=selection, for_scoring=for_scoring
+                ),
                 bounds=describe_bounds(self._config, selection=selection, for_scoring=for_scoring),
             )
         self._facts = dataclasses.replace(self._facts, notes=(*self._facts.notes, *describe_gpu_holders()))
@@ -299,6 +303,8 @@ class VLLMTeacher:
             return f"it has {len(token_ids)} tokens; with one more, the context holds {self._facts.max_model_len}"
         if (highest := int(token_ids.max())) >= self._facts.vocab_size:
             return f"it holds the token id {highest}, the teacher has {self._facts.vocab_size} rows"
+        if isinstance(request, ScoreRequest) and len(token_ids) > self._facts.max_scored_tokens:
+            return f"it has {len(token_ids)} tokens; this engine has memory to score {self._facts.max_scored_tokens}"
         is_sampled = isinstance(request, GenerateRequest) and request.sampling.temperature > 0
         scheduler = self._config.scheduler_config
         if is_sampled and self._facts.recorded["device"] == "cpu" and scheduler.enable_chunked_prefill:

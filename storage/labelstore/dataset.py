@@ -16,6 +16,7 @@ from labelstore.entry import Entry, ShardEntry, total_counts
 from labelstore.header import Header
 from labelstore.manifest import Manifest, read_contents
 from labelstore.record import LabelRecord
+from labelstore.rescored import Rescored
 from labelstore.schema import offsets_of
 from labelstore.shard_reader import RowGroup, ShardReader
 from labelstore.store import ReadableStore, open_store
@@ -36,6 +37,7 @@ class LabelDataset(Sequence[LabelRecord]):
         self._store = store
         self._contents = contents
         self._shards: list[ShardEntry] = [shard for entry in contents.entries for shard in entry.shards]
+        self._blocks: list[str] = [entry.block for entry in contents.entries for _ in entry.shards]
         self._shard_starts = offsets_of([shard.counts.num_records for shard in self._shards])
         self._group_starts = offsets_of([n for shard in self._shards for n in shard.row_group_records])
         self._shard_groups = offsets_of([len(shard.row_group_records) for shard in self._shards])
@@ -51,6 +53,11 @@ class LabelDataset(Sequence[LabelRecord]):
     def entries(self) -> tuple[Entry, ...]:
         """What each block published."""
         return self._contents.entries
+
+    @property
+    def rescored(self) -> Rescored | None:
+        """What the last job found when its teacher read records again; None if none has looked."""
+        return self._contents.rescored
 
     @property
     def num_labels(self) -> int:
@@ -95,14 +102,20 @@ class LabelDataset(Sequence[LabelRecord]):
     def __getitem__(self, index: int | slice) -> LabelRecord | list[LabelRecord]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"record {index} of a dataset with {len(self)} records")
-        index %= len(self)
-        shard = bisect.bisect_right(self._shard_starts, index) - 1
-        row = index - int(self._shard_starts[shard])
-        group_starts = offsets_of(self._shards[shard].row_group_records)
-        group = bisect.bisect_right(group_starts, row) - 1
-        return self._row_group(shard, group).record(row - int(group_starts[group]))
+        row_group, row = self._locate(index)
+        return row_group.record(row)
+
+    def codec_tolerance(self, index: int) -> NDArray[np.float64] | None:
+        """Return by how much codecs may have moved the square root of a probability in each label [N] of a record.
+
+        None: by nothing, the values are the teacher's.
+        """
+        row_group, row = self._locate(index)
+        return row_group.whole_tolerance(row_group.record(row))
+
+    def block_of(self, index: int) -> str:
+        """Return the block of prompts that a record belongs to."""
+        return self._blocks[self._shard_of(index)]
 
     def __iter__(self) -> Iterator[LabelRecord]:
         for shard in self._shards:
@@ -112,6 +125,19 @@ class LabelDataset(Sequence[LabelRecord]):
 
     def __repr__(self) -> str:
         return f"LabelDataset({str(self._store)!r}: {len(self):,} records, {self.num_labels:,} labels)"
+
+    def _shard_of(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"record {index} of a dataset with {len(self)} records")
+        return bisect.bisect_right(self._shard_starts, index % len(self)) - 1
+
+    def _locate(self, index: int) -> tuple[RowGroup, int]:
+        """Return the row group that a record is in, and its row there."""
+        shard = self._shard_of(index)
+        row = index % len(self) - int(self._shard_starts[shard])
+        group_starts = offsets_of(self._shards[shard].row_group_records)
+        group = bisect.bisect_right(group_starts, row) - 1
+        return self._row_group(shard, group), row - int(group_starts[group])
 
     def _row_group(self, shard: int, index: int) -> RowGroup:
         key = (shard, index)

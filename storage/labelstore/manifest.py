@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from labelstore.entry import ENTRIES_DIR, Entry, read_entries, total_counts
 from labelstore.errors import DamagedDatasetError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
+from labelstore.rescored import Rescored, read_rescored
 from labelstore.sealed_json import seal, unseal
 from labelstore.store import ReadableStore
 
@@ -24,6 +25,7 @@ class Manifest:
 
     header: Header
     entries: tuple[Entry, ...]
+    rescored: Rescored | None = None  # what the last job found when its teacher read records again
 
     def to_bytes(self) -> bytes:
         totals = total_counts(self.entries)
@@ -33,6 +35,7 @@ class Manifest:
                 "num_records": totals.num_records,
                 "num_labels": totals.num_labels,
                 "entries": [entry.to_json() for entry in self.entries],
+                "rescored": None if self.rescored is None else self.rescored.to_json(),
             }
         )
 
@@ -46,12 +49,13 @@ class Manifest:
         """
         content = unseal(data, origin=origin)
         try:
-            header, entries = content["header"], content["entries"]
+            header, entries, rescored = content["header"], content["entries"], content.get("rescored")
         except KeyError as error:
             raise DamagedDatasetError(f"{origin}: is not a manifest, {error} is missing") from error
         return cls(
             header=Header.from_json(header, origin=origin),
             entries=tuple(Entry.from_json(entry, origin=origin) for entry in entries),
+            rescored=None if rescored is None else Rescored.from_json(rescored, origin=origin),
         )
 
 
@@ -91,4 +95,4 @@ def read_contents(store: ReadableStore) -> Manifest:
     for block, entry in entries.items():
         if entry.fingerprint != header.fingerprint:
             raise DamagedDatasetError(f"{store}: block {block} has another fingerprint than {HEADER_NAME}")
-    return Manifest(header=header, entries=tuple(entries.values()))
+    return Manifest(header=header, entries=tuple(entries.values()), rescored=read_rescored(store))

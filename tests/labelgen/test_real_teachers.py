@@ -10,25 +10,32 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from check_teacher import check_teacher
+from numpy.typing import NDArray
 from parity import FLOAT32_LIMITS, ParityFigures, compare_with_reference, format_figures
 from parity_workload import label_workload
 from test_engine_life import descendants
 
 import labelgen
 import labelstore
+from labelgen.cli.render_rescored import rescored_rows
 from labelgen.job.progress import NullWatcher, RunProgress
+from labelgen.rescore.limits import Limits
+from labelgen.rescore.rescoring import rescore_dataset, snapshot_prompts
 from labelgen.teachers.engine_settings import EngineSettings
+from labelgen.teachers.full_softmax import full_softmax_labels
 from labelgen.teachers.sampling import SamplingChoice
 from labelgen.teachers.teacher import Answer, GenerateRequest
 from labelgen.teachers.transformers_teacher import TransformersTeacher
 from labelgen.teachers.vllm_teacher import VLLMTeacher
+from labelstore.codecs import codec_named
+from labelstore.dataset_writer import DatasetWriter
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 from labelstore.selection import Selection
@@ -207,6 +214,88 @@ def test_vllm_keeps_the_protocol(proof: Proof) -> None:
 
 def test_transformers_keeps_the_protocol(proof: Proof) -> None:
     check_teacher(proof.reference, top_k=TOP_K, generates=False, tolerance_nats=1e-4)
+
+
+def test_jobs_end_by_proving_their_labels(proof: Proof, capsys: pytest.CaptureFixture[str]) -> None:
+    for root, num_records in ((proof.generated_dir, 24), (proof.scored_dir, len(proof.scored))):
+        rescored = labelstore.open_dataset(root).rescored
+        assert rescored is not None and rescored.problems == ()
+        assert rescored.num_records == num_records and rescored.num_argmax_different == 0
+        assert 0 < rescored.largest_nats < 1e-3  # the codec is exact, so that the engine's noise shows
+        assert rescored.kl_nats < 1e-6
+        with capsys.disabled():
+            print(f"\n{proof.name}, {root.name}: {rescored_rows(rescored)['rescored']}")
+
+
+def test_rescoring_tells_what_is_wrong_with_a_damaged_copy(proof: Proof, tmp_path: Path, unchecked: None) -> None:
+    records = [record for record in proof.generated if len(record.labels) > 10][:6]
+
+    def relabelled(record: LabelRecord, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> LabelRecord:
+        logits = change(proof.reference.full_logprobs(record.input_ids)[record.positions - 1])
+        logprobs = logits - np.log(np.exp(logits.astype(np.float64)).sum(axis=1, keepdims=True))
+        labels = full_softmax_labels(logprobs.astype(np.float32), record.target_ids, Selection(top_k=TOP_K))
+        return dataclasses.replace(record, labels=labels)
+
+    def problems_of(name: str, damaged: Sequence[LabelRecord]) -> str:
+        dataset = labelstore.open_dataset(proof.generated_dir)
+        writer = DatasetWriter(tmp_path / name, dataset.header, codec=codec_named("exact"))
+        writer.publish_block("000000", damaged, num_prompts=8, num_rejected=0, recorded={})
+        rescored = rescore_dataset(
+            labelstore.open_dataset(tmp_path / name),
+            proof.teacher,
+            num_records=len(damaged),
+            limits=Limits.of(dataset.header.fingerprint_fields, dataset.rescored),
+            rng=np.random.default_rng(0),
+            prompts_of=snapshot_prompts(proof.generated_dir),
+        )
+        return "; ".join(rescored.problems)
+
+    assert problems_of("as it was", records) == ""
+    assert problems_of("from the reference", [relabelled(record, lambda logits: logits) for record in records]) == ""
+    for offset in (1, -1):
+        problem = problems_of(f"shifted {offset}", [shifted(record, offset) for record in records])
+        assert f"of {len(records)} of {len(records)} records are shifted by {offset:+d}" in problem
+    assert "are those of another temperature, 0.60" in problems_of(
+        "cold", [relabelled(record, lambda logits: logits / np.float32(0.6)) for record in records]
+    )
+    assert problems_of(
+        "rounded",
+        [relabelled(record, lambda logits: logits.astype(np.float16).astype(np.float32)) for record in records],
+    ).startswith("another precision")
+    noise = np.random.default_rng(0).normal(size=ROWS[proof.name]).astype(np.float32)
+    assert problems_of(
+        "other model", [relabelled(record, lambda logits: logits + noise) for record in records]
+    ).startswith("another model")
+    other_ids = [
+        relabelled(
+            dataclasses.replace(
+                record, input_ids=np.where(record.input_ids > 100, record.input_ids + 1, record.input_ids)
+            ),
+            lambda logits: logits,
+        )
+        for record in records
+    ]
+    assert problems_of("other tokenizer", other_ids).startswith("another tokenizer: the ids of 6 of 6 records")
+    leads = proof.teacher.tokenizer.lead_ids if proof.name == "gemma" else records[0].input_ids[:1]
+    doubled = [
+        relabelled(
+            dataclasses.replace(record, input_ids=np.insert(record.input_ids, 0, leads), spans=record.spans + 1),
+            lambda logits: logits,
+        )
+        for record in records
+    ]
+    wanted = "a doubled BOS" if proof.name == "gemma" else "another template"
+    assert problems_of("doubled", doubled) == f"{wanted}: the prompts of 6 of 6 records " + (
+        "begin with the tokenizer's special tokens twice"
+        if proof.name == "gemma"
+        else "are not what the teacher's makes of the snapshot's prompts"
+    )
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a writer take records that contradict themselves."""
+    monkeypatch.setattr("labelstore.shard_writer.find_problems", lambda *_, **__: [])
 
 
 # The same comparison must fail on damaged copies; if one passes, the proof is worthless.

@@ -1,0 +1,67 @@
+"""`labelgen verify --rescore`: the dataset's own teacher reads some of its records again."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+
+from labelgen.cli.render_rescored import rescored_rows
+from labelgen.rescore.limits import Limits
+from labelgen.rescore.own_teacher import find_changes, load_own_teacher
+from labelgen.rescore.rescoring import no_prompts, rescore_dataset, snapshot_prompts
+from labelstore.dataset import open_dataset
+from labelstore.rescored import Rescored
+
+__all__ = ["rescore"]
+
+
+def rescore(
+    location: str,
+    *,
+    num_records: int,
+    teacher: str | None,
+    gpu_memory_utilization: float,
+    tensor_parallel_size: int,
+    quiet: bool,
+) -> Rescored:
+    """Rescore a dataset and print what came of it, unless `quiet`.
+
+    Raises:
+        click.ClickException: the teacher cannot be loaded.
+    """
+    dataset = open_dataset(location)
+    with tempfile.TemporaryDirectory(prefix="labelgen-") as scratch:
+        try:
+            own = load_own_teacher(
+                dataset.header,
+                teacher=teacher,
+                log_path=Path(scratch) / "engine.log",
+                gpu_memory_utilization=gpu_memory_utilization,
+                tensor_parallel_size=tensor_parallel_size,
+            )
+        except (ValueError, ImportError) as error:
+            raise click.ClickException(f"{error}. --teacher says where the dataset's teacher is now") from error
+        changes = find_changes(dataset.header, own.facts)
+        limits = Limits.of(dataset.header.fingerprint_fields, dataset.rescored)
+        try:
+            rescored = rescore_dataset(
+                dataset,
+                own,
+                num_records=num_records,
+                limits=limits,
+                rng=np.random.default_rng(),
+                prompts_of=snapshot_prompts(Path(location)) if Path(location).is_dir() else no_prompts,
+            )
+        finally:
+            own.close()
+    if not quiet:
+        for change in changes:
+            click.echo(f"  {change}")
+        click.echo(rescored_rows(rescored)["rescored"])
+        click.echo(f"  limits: {limits.median_nats:.1e} (median), {limits.p999_nats:.1e} nats (p99.9): {limits.origin}")
+        for problem in rescored.problems:
+            click.echo(f"✗ {problem}")
+    return rescored

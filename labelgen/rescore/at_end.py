@@ -1,0 +1,38 @@
+"""The end of a job: while the engine is warm, the teacher reads some of its records again.
+
+It shows that the labels on disk stand where they belong, and how noisy the engine is: the floor that a later
+`labelgen verify --rescore` is measured by.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from labelgen.rescore.limits import Limits
+from labelgen.rescore.rescoring import rescore_dataset, snapshot_prompts
+from labelgen.teachers.teacher import Teacher
+from labelstore.dataset import open_dataset
+from labelstore.rescored import RESCORED_NAME, Rescored
+from labelstore.store import LocalStore
+
+__all__ = ["rescore_at_end"]
+
+
+def rescore_at_end(store: LocalStore, teacher: Teacher, *, num_records: int) -> Rescored:
+    """Rescore records of a dataset as it is on disk; keep what comes of it, for the manifest.
+
+    Raises:
+        EngineError: the teacher died of it. The labels are complete all the same.
+        DamagedDatasetError: a record that was just written cannot be read.
+    """
+    dataset = open_dataset(store.root)
+    rescored = rescore_dataset(
+        dataset,
+        teacher,
+        num_records=num_records,
+        limits=Limits.of(dataset.header.fingerprint_fields, None),
+        rng=np.random.default_rng(),
+        prompts_of=snapshot_prompts(store.root),
+    )
+    store.replace(RESCORED_NAME, rescored.to_bytes())
+    return rescored

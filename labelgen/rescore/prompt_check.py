@@ -1,0 +1,101 @@
+"""Are a record's ids what the teacher's own tokenizer and chat template make of its text and its prompt?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgen.prompts.prompt import Prompt
+from labelgen.prompts.tokenizer import PromptTokenizer, encode_prompt
+from labelstore.record import LabelRecord
+
+__all__ = ["find_prompt_problems"]
+
+_Problem = Literal["text", "document", "doubled", "missing", "template"]
+_SENTENCES: dict[_Problem, str] = {
+    "text": "another tokenizer: the ids of {where} do not decode to the text beside them",
+    "document": "another tokenizer: the ids of {where} are not what the teacher's makes of the snapshot's texts",
+    "doubled": "a doubled BOS: the prompts of {where} begin with the tokenizer's special tokens twice",
+    "missing": "no BOS: the prompts of {where} begin without the tokenizer's special tokens",
+    "template": "another template: the prompts of {where} are not what the teacher's makes of the snapshot's prompts",
+}
+_MAX_DATE_TOKENS = 16
+
+
+def find_prompt_problems(
+    records: Sequence[LabelRecord], tokenizer: PromptTokenizer, *, prompts: Mapping[str, Prompt]
+) -> list[str]:
+    """Return what is wrong with the ids of some records, a sentence for each kind of problem.
+
+    `prompts` are those of the snapshot by id; a record without one is looked at as far as its own text goes.
+    """
+    found: dict[_Problem, int] = {}
+    for record in records:
+        problem = _find_problem(record, tokenizer, prompts.get(record.prompt_id))
+        if problem is not None:
+            found[problem] = found.get(problem, 0) + 1
+    return [
+        sentence.format(where=f"{found[problem]} of {len(records)} records")
+        for problem, sentence in _SENTENCES.items()
+        if problem in found
+    ]
+
+
+def _find_problem(record: LabelRecord, tokenizer: PromptTokenizer, prompt: Prompt | None) -> _Problem | None:
+    if len(record.spans) != 1:
+        return None  # several labelled runs have no text of their own
+    start, stop = record.spans[0].tolist()
+    is_scored = record.document_offset is not None
+    if record.text is not None:
+        text = tokenizer.decode(record.input_ids[start:stop], skip_special_tokens=not is_scored)
+        if not text.startswith(record.text):  # a stop string cuts the text, not the ids
+            return "text"
+    if prompt is None:
+        return None
+    if is_scored:
+        return _compare_document(record, start, tokenizer, prompt)
+    if prompt.prompt is None and prompt.messages is None:
+        return None
+    return _compare_prompt(record.input_ids[:start], encode_prompt(prompt, tokenizer), tokenizer)
+
+
+def _compare_document(record: LabelRecord, start: int, tokenizer: PromptTokenizer, prompt: Prompt) -> _Problem | None:
+    if prompt.text is None:
+        return None
+    offset = record.document_offset or 0
+    document = tokenizer.encode_text(prompt.text, with_special_tokens=False)
+    labelled = record.input_ids[start:]
+    if not np.array_equal(document[offset : offset + len(labelled)], labelled):
+        return "document"
+    lead = tokenizer.lead_ids
+    return _compare_prompt(record.input_ids[:start], lead, tokenizer) if len(lead) else None
+
+
+def _compare_prompt(
+    stored: NDArray[np.int32], wanted: NDArray[np.int32], tokenizer: PromptTokenizer
+) -> _Problem | None:
+    if np.array_equal(stored, wanted):
+        return None
+    lead = tokenizer.lead_ids
+    if len(lead) and np.array_equal(stored, np.concatenate([lead, wanted])):
+        return "doubled"
+    if len(lead) and np.array_equal(np.concatenate([lead, stored]), wanted):
+        return "missing"
+    return None if _is_dated(stored, wanted, tokenizer) else "template"
+
+
+def _is_dated(stored: NDArray[np.int32], wanted: NDArray[np.int32], tokenizer: PromptTokenizer) -> bool:
+    """Return whether two prompts differ in one short place that holds a number: some templates write today's date."""
+    shorter = min(len(stored), len(wanted))
+    is_same = stored[:shorter] == wanted[:shorter]
+    first = shorter if is_same.all() else int(np.argmin(is_same))
+    is_same = stored[::-1][: shorter - first] == wanted[::-1][: shorter - first]
+    last = len(is_same) if is_same.all() else int(np.argmin(is_same))
+    middles = stored[first : len(stored) - last], wanted[first : len(wanted) - last]
+    return all(
+        len(middle) <= _MAX_DATE_TOKENS and any(character.isdigit() for character in tokenizer.decode(middle))
+        for middle in middles
+    )

@@ -1,0 +1,144 @@
+"""Lets a teacher read records of a dataset again, and says whether their labels are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from labelgen.prompts.prompt import Prompt
+from labelgen.prompts.snapshot import PromptSnapshot
+from labelgen.rescore.agreement import measure_agreement
+from labelgen.rescore.diagnosis import diagnose_labels
+from labelgen.rescore.limits import Limits
+from labelgen.rescore.prompt_check import find_prompt_problems
+from labelgen.rescore.reading import Reading
+from labelgen.teachers.teacher import Answer, Refusal, ScoreRequest, Teacher
+from labelstore.dataset import LabelDataset
+from labelstore.dataset_writer import utc_now
+from labelstore.record import LabelRecord
+from labelstore.rescored import Rescored
+
+__all__ = ["PromptsOfBlock", "no_prompts", "rescore_dataset", "snapshot_prompts"]
+
+PromptsOfBlock = Callable[[str], Mapping[str, Prompt]]  # the prompts of a block by their ids
+
+_TRIES = 4  # records looked at for each that is read: the first tokens of some hold no label, or there is none
+
+
+def rescore_dataset(
+    dataset: LabelDataset,
+    teacher: Teacher,
+    *,
+    num_records: int,
+    limits: Limits,
+    rng: np.random.Generator,
+    prompts_of: PromptsOfBlock,
+) -> Rescored:
+    """Let the teacher read `num_records` records drawn at random, teacher-forced, and compare.
+
+    Of a record longer than what the teacher can score safely, the first tokens are read: they depend on no later one.
+    `prompts_of` gives the snapshot's prompts: `snapshot_prompts`, or `no_prompts` where there is no snapshot.
+
+    Raises:
+        EngineError: the teacher does not start, or dies.
+        DamagedDatasetError: a record cannot be read.
+    """
+    chosen = _choose(dataset, num_records, teacher.facts.max_scored_tokens, rng)
+    readings: list[Reading] = []
+    refusals: list[Refusal] = []
+    requests = (
+        ScoreRequest(
+            request_id=str(index),
+            input_ids=record.input_ids[: teacher.facts.max_scored_tokens],
+            first_label=1,
+        )
+        for index, record in chosen.items()
+    )
+    for answer in teacher.label(requests):
+        index = int(answer.request_id)
+        if isinstance(answer, Answer):
+            tolerance = dataset.codec_tolerance(index)
+            readings.append(Reading(record=chosen[index], tolerance=tolerance, again=answer.labels))
+        else:
+            refusals.append(answer)
+    agreement = measure_agreement(readings, limits)
+    prompts = _prompts(dataset, chosen, prompts_of)
+    problems = _refused(refusals, len(chosen))
+    problems += find_prompt_problems(list(chosen.values()), teacher.tokenizer, prompts=prompts)
+    if (problem := diagnose_labels(agreement)) is not None:
+        problems.append(problem)
+    return Rescored(
+        num_records=agreement.num_records,
+        num_labels=agreement.num_labels,
+        median_nats=agreement.median_nats,
+        p999_nats=agreement.p999_nats,
+        largest_nats=agreement.largest_nats,
+        kl_nats=agreement.kl_nats,
+        num_argmax_equal=agreement.num_argmax_equal,
+        num_argmax_tied=agreement.num_argmax_tied,
+        num_argmax_different=agreement.num_argmax_different,
+        problems=tuple(problems),
+        recorded=dict(teacher.facts.recorded),
+        created_at=utc_now(),
+    )
+
+
+def _choose(
+    dataset: LabelDataset, num_records: int, max_tokens: int, rng: np.random.Generator
+) -> dict[int, LabelRecord]:
+    """Return records by number, in the order they are stored in; only such as have a label in their first tokens."""
+    usable: dict[int, LabelRecord] = {}
+    for indices in _drawn(len(dataset), num_records, rng):
+        for index in indices:
+            record = dataset[index]
+            if len(record.spans) and record.spans[0, 0] < max_tokens and len(usable) < num_records:
+                usable[index] = record
+        if len(usable) >= num_records:
+            break
+    return dict(sorted(usable.items()))
+
+
+def _drawn(size: int, num_records: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Yield random numbers below `size`, each once, as many at a time as are wanted; sorted, as that is read faster."""
+    order = rng.permutation(size)[: _TRIES * num_records]
+    for start in range(0, len(order), max(num_records, 1)):
+        yield sorted(order[start : start + num_records].tolist())
+
+
+def snapshot_prompts(root: Path) -> PromptsOfBlock:
+    """Return what gives the prompts of a dataset's snapshot; a block that it does not have gives none."""
+    snapshot = PromptSnapshot(root)
+    blocks = set(snapshot.blocks)
+
+    def prompts_of(block: str) -> Mapping[str, Prompt]:
+        return {prompt.prompt_id: prompt for prompt in snapshot.read_block(block)} if block in blocks else {}
+
+    return prompts_of
+
+
+def no_prompts(block: str) -> Mapping[str, Prompt]:
+    """Give no prompts, for a dataset without a snapshot."""
+    return {}
+
+
+def _prompts(dataset: LabelDataset, chosen: Mapping[int, LabelRecord], prompts_of: PromptsOfBlock) -> dict[str, Prompt]:
+    wanted: dict[str, list[str]] = {}
+    for index, record in chosen.items():
+        wanted.setdefault(dataset.block_of(index), []).append(record.prompt_id)
+    found: dict[str, Prompt] = {}
+    for block, prompt_ids in wanted.items():
+        prompts = prompts_of(block)
+        found |= {prompt_id: prompts[prompt_id] for prompt_id in prompt_ids if prompt_id in prompts}
+    return found
+
+
+def _refused(refusals: list[Refusal], num_chosen: int) -> list[str]:
+    """Say that the teacher cannot read ids that are said to be its own."""
+    if not refusals:
+        return []
+    return [
+        f"the teacher refuses {len(refusals)} of {num_chosen} records: {refusals[0].reason}; "
+        f"another tokenizer, or another model"
+    ]
