@@ -11,6 +11,7 @@ from labelgen.cli.options import dataset_argument, gpu_memory_option, json_optio
 from labelgen.cli.render_rescored import rescored_values
 
 if TYPE_CHECKING:
+    from labelstore.repair import RepairReport
     from labelstore.verify import VerifyReport
 
 __all__ = ["verify"]
@@ -20,6 +21,12 @@ _SHOWN_FINDINGS = 50
 
 @click.command()
 @dataset_argument
+@click.option(
+    "--repair",
+    "is_repair",
+    is_flag=True,
+    help="Take out what is damaged; the command that made the dataset then makes just that again.",
+)
 @click.option(
     "--rescore",
     "num_rescored",
@@ -33,6 +40,7 @@ _SHOWN_FINDINGS = 50
 @json_option
 def verify(
     dataset: str,
+    is_repair: bool,
     num_rescored: int | None,
     teacher: str | None,
     gpu_memory_utilization: float,
@@ -44,11 +52,18 @@ def verify(
     \b
     labelgen verify labels
     labelgen verify labels --rescore 64
+    labelgen verify labels --repair
     """
+    from labelstore.repair import repair_dataset
     from labelstore.verify import verify_dataset
 
-    report = verify_dataset(dataset)
+    repaired = repair_dataset(dataset) if is_repair else None
+    report = verify_dataset(dataset) if repaired is None else repaired.left
+    if repaired is not None and not as_json:
+        _print_repair(repaired, dataset)
     values = _print_findings(report, dataset, as_json=as_json)
+    if repaired is not None:
+        values |= {name: getattr(repaired, name) for name in ("restored", "withdrawn", "kept_aside")}
     is_right = report.is_sound
     if num_rescored is not None and is_right:
         from labelgen.cli.verify_rescored import rescore
@@ -67,6 +82,16 @@ def verify(
         click.echo(json.dumps(values))
     if not is_right:
         raise SystemExit(1)
+
+
+def _print_repair(repaired: RepairReport, dataset: str) -> None:
+    for name in repaired.restored:
+        click.echo(f"written again from the manifest: {name}")
+    for name in repaired.kept_aside:
+        click.echo(f"kept aside in .labelgen/orphans/: {name}")
+    if repaired.withdrawn:
+        blocks = ", ".join(repaired.withdrawn)
+        click.echo(f"withdrawn: block {blocks}. Run the command that made {dataset} again: it makes just these")
 
 
 def _print_findings(report: VerifyReport, dataset: str, *, as_json: bool) -> dict[str, Any]:

@@ -112,7 +112,9 @@ class PromptSnapshot:
             content = unseal(self._store.read(_SOURCES_NAME), origin=f"{self._store}/{_SOURCES_NAME}")
         except (FileNotFoundError, NotADirectoryError, DamagedDatasetError):
             return {}  # the sources are read again, which changes nothing
-        sources: dict[str, Any] = content["sources"]
+        if content.get("num_blocks", 0) > len(self.blocks):
+            return {}  # a block is gone; its prompts become a new one
+        sources: dict[str, Any] = content.get("sources", {})
         return sources
 
     def ingest(
@@ -161,7 +163,8 @@ class PromptSnapshot:
                 watch(ingest)
         read_whole = {name: states[name] for name in reading.read_whole if states[name] is not None}
         if read_whole:
-            self._store.replace(_SOURCES_NAME, seal({"sources": {**recorded, **read_whole}}))
+            content = {"sources": {**recorded, **read_whole}, "num_blocks": len(self.blocks)}
+            self._store.replace(_SOURCES_NAME, seal(content))
         return ingest
 
     def _read_origins(self, block: str) -> Iterator[tuple[str, str, str, int]]:

@@ -17,13 +17,15 @@ from labelstore.errors import (
     NotADatasetError,
     StorageError,
 )
+from labelstore.finding import Finding
 from labelstore.header import Header
 from labelstore.labels import Labels, top_k_labels
 from labelstore.record import LabelRecord
 from labelstore.record_filter import RecordFilter
+from labelstore.repair import repair_dataset
 from labelstore.selection import Selection
 from labelstore.student_checks import check_model, check_tokenizer
-from labelstore.verify import Finding, verify_dataset
+from labelstore.verify import verify_dataset
 
 __all__ = [
     "DamagedDatasetError",
@@ -41,6 +43,7 @@ __all__ = [
     "check_model",
     "check_tokenizer",
     "open_dataset",
+    "repair_dataset",
     "top_k_labels",
     "verify_dataset",
 ]

@@ -115,7 +115,7 @@ class LabelDataset(Sequence[LabelRecord]):
 
     def block_of(self, index: int) -> str:
         """Return the block of prompts that a record belongs to."""
-        return self._blocks[self._shard_of(index)]
+        return self._blocks[self._shard_of(self._place_of(index))]
 
     def __iter__(self) -> Iterator[LabelRecord]:
         for shard in self._shards:
@@ -126,18 +126,18 @@ class LabelDataset(Sequence[LabelRecord]):
     def __repr__(self) -> str:
         return f"LabelDataset({str(self._store)!r}: {len(self):,} records, {self.num_labels:,} labels)"
 
-    def _shard_of(self, index: int) -> int:
+    def _place_of(self, index: int) -> int:
+        """Return the row group that a record is in, counted over all shards."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of a dataset with {len(self)} records")
-        return bisect.bisect_right(self._shard_starts, index % len(self)) - 1
+        return bisect.bisect_right(self._group_starts, index % len(self)) - 1
 
     def _locate(self, index: int) -> tuple[RowGroup, int]:
         """Return the row group that a record is in, and its row there."""
-        shard = self._shard_of(index)
-        row = index % len(self) - int(self._shard_starts[shard])
-        group_starts = offsets_of(self._shards[shard].row_group_records)
-        group = bisect.bisect_right(group_starts, row) - 1
-        return self._row_group(shard, group), row - int(group_starts[group])
+        place = self._place_of(index)
+        shard = self._shard_of(place)
+        row_group = self._row_group(shard, place - int(self._shard_groups[shard]))
+        return row_group, index % len(self) - int(self._group_starts[place])
 
     def _row_group(self, shard: int, index: int) -> RowGroup:
         key = (shard, index)

@@ -28,7 +28,7 @@ from labelstore.local_files import make_folders
 from labelstore.manifest import MANIFEST_NAME, Manifest
 from labelstore.model_source import ModelSource
 from labelstore.record import LabelRecord
-from labelstore.rescored import read_rescored
+from labelstore.rescored import intact_rescored
 from labelstore.sealed_json import unseal
 from labelstore.shard_writer import ShardWriter
 from labelstore.store import LocalStore
@@ -300,7 +300,7 @@ def finish_dataset(root: Path) -> tuple[Manifest, list[str]]:
             store.move(name, f"{ORPHANS_DIR}/{name.rsplit('/', 1)[-1]}")
             orphans.append(name)
     store.remove_stale_scratch()
-    manifest = Manifest(header=header, entries=tuple(entries.values()), rescored=read_rescored(store))
+    manifest = Manifest(header=header, entries=tuple(entries.values()), rescored=intact_rescored(store))
     content = manifest.to_bytes()
     if not _holds(store, MANIFEST_NAME, content):
         store.replace(MANIFEST_NAME, content)

@@ -24,7 +24,9 @@ __all__ = [
     "ShardEntry",
     "entry_name",
     "next_generations",
+    "parse_entry_name",
     "read_entries",
+    "read_entry",
     "total_counts",
     "withdrawal_name",
 ]
@@ -149,14 +151,31 @@ def withdrawal_name(block: str, generation: int) -> str:
     return f"{ENTRIES_DIR}/{block}.{generation}.withdrawn"
 
 
+def parse_entry_name(name: str) -> tuple[str, int, bool] | None:
+    """Return the block and generation that a file's name states, and whether it withdraws them; None: it is neither."""
+    match = _NAME.fullmatch(name.rsplit("/", 1)[-1])
+    return None if match is None else (match[1], int(match[2]), match[3] == "withdrawn")
+
+
 def next_generations(store: ReadableStore) -> dict[str, int]:
     """Return the generation of the next entry of each block that had one withdrawn; of all others it is 0."""
     generations: dict[str, int] = {}
     for name in store.names(ENTRIES_DIR):
-        match = _NAME.fullmatch(name.rsplit("/", 1)[-1])
-        if match is not None and match[3] == "withdrawn":
-            generations[match[1]] = max(generations.get(match[1], 0), int(match[2]) + 1)
+        if (parsed := parse_entry_name(name)) is not None and parsed[2]:
+            generations[parsed[0]] = max(generations.get(parsed[0], 0), parsed[1] + 1)
     return generations
+
+
+def read_entry(store: ReadableStore, name: str) -> Entry:
+    """Return the entry in a file.
+
+    Raises:
+        DamagedDatasetError: it is damaged, or stands under another's name.
+    """
+    entry = Entry.from_json(unseal(store.read(name), origin=f"{store}/{name}"), origin=f"{store}/{name}")
+    if entry.name != name:
+        raise DamagedDatasetError(f"{store}/{name}: says that it is {entry.name}; it was renamed")
+    return entry
 
 
 def read_entries(store: ReadableStore) -> dict[str, Entry]:
@@ -165,25 +184,21 @@ def read_entries(store: ReadableStore) -> dict[str, Entry]:
     Raises:
         DamagedDatasetError: an entry's file is damaged, or stands under another's name.
     """
-    generations: dict[str, dict[int, str]] = {}
+    generations: dict[str, set[int]] = {}
     withdrawn: set[tuple[str, int]] = set()
     for name in store.names(ENTRIES_DIR):
-        if (match := _NAME.fullmatch(name.rsplit("/", 1)[-1])) is None:
+        if (parsed := parse_entry_name(name)) is None:
             raise DamagedDatasetError(f"{store}/{name}: is no entry; what does not belong there must be moved away")
-        block, generation, kind = match[1], int(match[2]), match[3]
-        if kind == "withdrawn":
+        block, generation, is_withdrawal = parsed
+        if is_withdrawal:
             withdrawn.add((block, generation))
         else:
-            generations.setdefault(block, {})[generation] = name
+            generations.setdefault(block, set()).add(generation)
     entries = {}
-    for block, names in sorted(generations.items(), key=lambda item: int(item[0])):
-        in_force = [generation for generation in names if (block, generation) not in withdrawn]
+    for block, numbers in sorted(generations.items(), key=lambda item: int(item[0])):
+        in_force = [generation for generation in numbers if (block, generation) not in withdrawn]
         if in_force:
-            name = names[max(in_force)]
-            entry = Entry.from_json(unseal(store.read(name), origin=f"{store}/{name}"), origin=f"{store}/{name}")
-            if entry.name != name:
-                raise DamagedDatasetError(f"{store}/{name}: says that it is {entry.name}; it was renamed")
-            entries[block] = entry
+            entries[block] = read_entry(store, entry_name(block, max(in_force)))
     return entries
 
 

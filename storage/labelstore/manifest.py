@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from labelstore.entry import ENTRIES_DIR, Entry, read_entries, total_counts
 from labelstore.errors import DamagedDatasetError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
-from labelstore.rescored import Rescored, read_rescored
+from labelstore.rescored import Rescored, intact_rescored
 from labelstore.sealed_json import seal, unseal
 from labelstore.store import ReadableStore
 
@@ -95,4 +95,4 @@ def read_contents(store: ReadableStore) -> Manifest:
     for block, entry in entries.items():
         if entry.fingerprint != header.fingerprint:
             raise DamagedDatasetError(f"{store}: block {block} has another fingerprint than {HEADER_NAME}")
-    return Manifest(header=header, entries=tuple(entries.values()), rescored=read_rescored(store))
+    return Manifest(header=header, entries=tuple(entries.values()), rescored=intact_rescored(store))

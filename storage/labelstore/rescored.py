@@ -13,7 +13,7 @@ from labelstore.errors import DamagedDatasetError
 from labelstore.sealed_json import seal, unseal
 from labelstore.store import ReadableStore
 
-__all__ = ["RESCORED_NAME", "Rescored", "read_rescored"]
+__all__ = ["RESCORED_NAME", "Rescored", "intact_rescored", "read_rescored"]
 
 RESCORED_NAME = ".labelgen/rescored.json"
 
@@ -75,3 +75,11 @@ def read_rescored(store: ReadableStore) -> Rescored | None:
     except FileNotFoundError:
         return None
     return Rescored.from_json(unseal(data, origin=origin), origin=origin)
+
+
+def intact_rescored(store: ReadableStore) -> Rescored | None:
+    """Return the same, or None where the file is damaged: no label depends on it, and verify tells of it."""
+    try:
+        return read_rescored(store)
+    except DamagedDatasetError:
+        return None

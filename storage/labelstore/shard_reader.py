@@ -232,7 +232,8 @@ class ShardReader:
 
     def _damage(self, what: str) -> DamagedDatasetError:
         return DamagedDatasetError(
-            f"{self._origin}: {what}. The shard is damaged: copy it again from where it came, or label its block again."
+            f"{self._origin}: {what}. The shard is damaged: copy it again from where it came, or run "
+            f"'labelgen verify --repair' and then the command that made the dataset, which makes its block again."
         )
 
 

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs import CODECS
-from labelstore.entry import LabelCounts, ShardEntry
+from labelstore.entry import ENTRIES_DIR, LabelCounts, ShardEntry
 from labelstore.errors import DamagedDatasetError, StorageError
-from labelstore.header import Header
+from labelstore.finding import Finding
+from labelstore.header import HEADER_NAME, Header
 from labelstore.manifest import MANIFEST_NAME, Manifest, read_contents, read_manifest
 from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
+from labelstore.rescored import RESCORED_NAME, read_rescored
 from labelstore.shard_reader import ShardReader
 from labelstore.store import ReadableStore, open_store, read_pieces
 from labelstore.stream_bytes import known_bytes
+from labelstore.verify_prompts import SnapshotCheck
 
-__all__ = ["Finding", "VerifyReport", "verify_dataset"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong."""
-
-    file: str
-    message: str
-    record: str | None = None
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.file, self.record, self.message) if part)
+__all__ = ["VerifyReport", "verify_dataset"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,16 +55,32 @@ def verify_dataset(location: str | Path) -> VerifyReport:
     except DamagedDatasetError as error:
         report.findings.append(Finding(file=str(location), message=str(error)))
         return report
-    report.findings += _check_manifest(store, contents)
-    shards = [shard for entry in contents.entries for shard in entry.shards]
-    report.findings += _check_files(store, shards)
+    report.findings += _check_parts(store, contents)
+    report.findings += _check_files(store, contents)
     present = set(store.names("data"))
     seen_ids: set[bytes] = set()
-    for shard in shards:
-        report.num_shards += 1
-        if shard.name in present:
-            report.findings += _check_shard(store, shard, contents.header, seen_ids, report)
+    snapshot = SnapshotCheck(store, contents)
+    for entry in contents.entries:
+        prompt_ids: set[str] = set()
+        for shard in entry.shards:
+            report.num_shards += 1
+            if shard.name in present:
+                found = _check_shard(store, shard, contents.header, seen_ids, prompt_ids, report)
+                report.findings += (replace(finding, block=entry.block) for finding in found)
+        report.findings += snapshot.check_block(entry, prompt_ids)
+    report.findings += snapshot.check_rest()
     return report
+
+
+def _check_parts(store: ReadableStore, contents: Manifest) -> Iterator[Finding]:
+    """Check header, entries and manifest against each other, and what the last job found."""
+    if store.names(ENTRIES_DIR) and not _exists(store, HEADER_NAME):
+        yield Finding(file=HEADER_NAME, message="the file is missing, but there are entries")
+    yield from _check_manifest(store, contents)
+    try:
+        read_rescored(store)
+    except DamagedDatasetError as error:
+        yield Finding(file=RESCORED_NAME, message=str(error))
 
 
 def _check_manifest(store: ReadableStore, contents: Manifest) -> Iterator[Finding]:
@@ -84,6 +91,8 @@ def _check_manifest(store: ReadableStore, contents: Manifest) -> Iterator[Findin
         return
     if manifest is None:
         return  # a job that has not finished has none
+    if _exists(store, HEADER_NAME) and manifest.entries and not store.names(ENTRIES_DIR):
+        yield Finding(file=f"{ENTRIES_DIR}/", message="is empty, but the manifest lists blocks")
     entries = {(entry.block, entry.generation): entry for entry in contents.entries}
     if manifest.header != contents.header:
         yield Finding(file=MANIFEST_NAME, message="its header is not the one in .labelgen/header.json")
@@ -95,21 +104,32 @@ def _check_manifest(store: ReadableStore, contents: Manifest) -> Iterator[Findin
             yield Finding(file=MANIFEST_NAME, message=f"lists block {old.block}, whose entry is gone")
 
 
-def _check_files(store: ReadableStore, shards: list[ShardEntry]) -> Iterator[Finding]:
-    listed, present = {shard.name for shard in shards}, set(store.names("data"))
-    if len(listed) != len(shards):
+def _check_files(store: ReadableStore, contents: Manifest) -> Iterator[Finding]:
+    block_of = {shard.name: entry.block for entry in contents.entries for shard in entry.shards}
+    present = set(store.names("data"))
+    if len(block_of) != sum(len(entry.shards) for entry in contents.entries):
         yield Finding(file="data/", message="two entries list the same shard")
-    for name in sorted(listed - present):
-        yield Finding(file=name, message="is listed, but the file is missing; copy it from where the dataset came from")
-    for name in sorted(present - listed):
+    for name in sorted(set(block_of) - present):
+        yield Finding(
+            file=name,
+            message="is listed, but the file is missing; copy it from where the dataset came from",
+            block=block_of[name],
+        )
+    for name in sorted(present - set(block_of)):
         yield Finding(
             file=name, message="no entry lists this file; 'labelgen finish' moves aside what a killed job left"
         )
 
 
 def _check_shard(
-    store: ReadableStore, shard: ShardEntry, header: Header, seen_ids: set[bytes], report: VerifyReport
+    store: ReadableStore,
+    shard: ShardEntry,
+    header: Header,
+    seen_ids: set[bytes],
+    prompt_ids: set[str],
+    report: VerifyReport,
 ) -> Iterator[Finding]:
+    """Check a shard; add the ids of its records and of their prompts to those seen."""
     size = store.size(shard.name)
     try:
         if size != shard.num_bytes:
@@ -136,6 +156,7 @@ def _check_shard(
             except DamagedDatasetError as error:
                 yield Finding(file=shard.name, message=str(error))
                 continue
+            prompt_ids.add(record.prompt_id)
             is_exact = is_exact and row_group.tolerance(record) is None
             yield from _check_record(record, shard, header, seen_ids, row_group.whole_tolerance(record))
             counts += LabelCounts.of(record)
@@ -186,3 +207,11 @@ def _hash(store: ReadableStore, name: str, size: int) -> str:
     for piece in read_pieces(store, name, size):
         digest.update(piece)
     return digest.hexdigest()
+
+
+def _exists(store: ReadableStore, name: str) -> bool:
+    try:
+        store.size(name)
+    except FileNotFoundError:
+        return False
+    return True
