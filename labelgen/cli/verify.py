@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelgen.cli.option_types import TEXT_FILE
 from labelgen.cli.options import dataset_argument, gpu_memory_option, json_option, tensor_parallel_option
 from labelgen.cli.render_rescored import rescored_values
 
@@ -35,6 +36,12 @@ _SHOWN_FINDINGS = 50
     help="Let the dataset's own teacher read N random records again, and compare.",
 )
 @click.option("--teacher", metavar="MODEL", help="With --rescore: where the teacher is now.  [default: as it was]")
+@click.option(
+    "--chat-template",
+    type=TEXT_FILE,
+    metavar="FILE",
+    help="With --rescore: the Jinja template, if the job was given one.  [default: the teacher's own]",
+)
 @gpu_memory_option
 @tensor_parallel_option
 @json_option
@@ -43,6 +50,7 @@ def verify(
     is_repair: bool,
     num_rescored: int | None,
     teacher: str | None,
+    chat_template: str | None,
     gpu_memory_utilization: float,
     tensor_parallel_size: int,
     as_json: bool,
@@ -72,6 +80,7 @@ def verify(
             dataset,
             num_records=num_rescored,
             teacher=teacher,
+            chat_template=chat_template,
             gpu_memory_utilization=gpu_memory_utilization,
             tensor_parallel_size=tensor_parallel_size,
             quiet=as_json,

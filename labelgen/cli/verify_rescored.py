@@ -23,6 +23,7 @@ def rescore(
     *,
     num_records: int,
     teacher: str | None,
+    chat_template: str | None,
     gpu_memory_utilization: float,
     tensor_parallel_size: int,
     quiet: bool,
@@ -38,6 +39,7 @@ def rescore(
             own = load_own_teacher(
                 dataset.header,
                 teacher=teacher,
+                chat_template=chat_template,
                 log_path=Path(scratch) / "engine.log",
                 gpu_memory_utilization=gpu_memory_utilization,
                 tensor_parallel_size=tensor_parallel_size,
@@ -45,6 +47,8 @@ def rescore(
         except (ValueError, ImportError) as error:
             raise click.ClickException(f"{error}. --teacher says where the dataset's teacher is now") from error
         changes = find_changes(dataset.header, own.facts)
+        # Where the template is another one, and that is known, prompts are not what it would make of them.
+        has_prompts = Path(location).is_dir() and not any("template" in change for change in changes)
         limits = Limits.of(dataset.header.fingerprint_fields, dataset.rescored)
         try:
             rescored = rescore_dataset(
@@ -53,7 +57,7 @@ def rescore(
                 num_records=num_records,
                 limits=limits,
                 rng=np.random.default_rng(),
-                prompts_of=snapshot_prompts(Path(location)) if Path(location).is_dir() else no_prompts,
+                prompts_of=snapshot_prompts(Path(location)) if has_prompts else no_prompts,
             )
         finally:
             own.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from labelgen.prompts.chat_template import ChatTemplate
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.selecting import head_width
 from labelgen.teachers.teacher import Teacher, TeacherFacts
@@ -36,11 +37,14 @@ def load_own_teacher(
     header: Header,
     *,
     teacher: str | None,
+    chat_template: str | None,
     log_path: Path,
     gpu_memory_utilization: float,
     tensor_parallel_size: int,
 ) -> Teacher:
-    """Return the teacher that a header names, in the precision that it states; `teacher` is where it is now.
+    """Return the teacher that a header names, in the precision that it states.
+
+    `teacher` is where it is now, `chat_template` the text of the one that the job was given in place of its own.
 
     Raises:
         ImportError: the engine is not installed.
@@ -61,6 +65,7 @@ def load_own_teacher(
         ),
         log_path=log_path,
         for_scoring=True,
+        chat_template=ChatTemplate(text=chat_template, arguments=fields.get("chat_template_args") or {}),
     )
 
 

@@ -40,6 +40,19 @@ class _Finished:
     stream_bytes: dict[str, int]
 
 
+class _ShardFile(LocalFile):
+    """The file of a shard, which may be given up."""
+
+    _is_given_up = False
+
+    def give_up(self) -> None:
+        """Drop what is written from now on: a Parquet writer ends its file when it is collected, come what may."""
+        self._is_given_up = True
+
+    def write(self, content: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        return len(content) if self._is_given_up else super().write(content)
+
+
 class ShardWriter:
     """Writes records to a new file; use it as a context manager, then ask for `entry`.
 
@@ -65,10 +78,11 @@ class ShardWriter:
         self._counts = LabelCounts()
         self._earlier_tolerance = 0.0
         self._finished: _Finished | None = None
-        self._file = LocalFile(path, "wb")
+        self._file = _ShardFile(path, "wb")
         try:
             self._parquet = self._open_parquet()
         except BaseException:
+            self._file.give_up()
             self._file.close()
             remove(path)
             raise
@@ -188,7 +202,8 @@ class ShardWriter:
         )
 
     def _discard(self) -> None:
-        self._file.close()  # first, so that the Parquet writer cannot end the file as if it were whole
+        self._file.give_up()
         with contextlib.suppress(OSError, ValueError, pa.ArrowException):
             self._parquet.close()
+        self._file.close()
         remove(self._path)

@@ -32,13 +32,18 @@ class LeadingTokenizer(FakeTokenizer):
         ids = super().encode_text(text, with_special_tokens=with_special_tokens)
         return np.concatenate([self.lead_ids, ids]) if with_special_tokens else ids
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], /) -> NDArray[np.int32]:
-        return super().encode_chat([{"role": "system", "content": f"Today is {self.date}."}, *messages])
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], /, *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> NDArray[np.int32]:
+        dated = [{"role": "system", "content": f"Today is {self.date}."}, *messages]
+        return super().encode_chat(dated, tools=tools)
 
 
 TOKENIZER = LeadingTokenizer()
-PROMPT = Prompt(prompt_id="p0", source="s", line=1, prompt="Why is the sky blue?")
-CHAT = Prompt(prompt_id="p0", source="s", line=1, messages=[{"role": "user", "content": "Why is the sky blue?"}])
+PROMPT = Prompt(prompt_id="p0", content_hash="0", source="s", line=1, prompt="Why is the sky blue?")
+CHAT = Prompt(
+    prompt_id="p0", content_hash="0", source="s", line=1, messages=[{"role": "user", "content": "Why is the sky blue?"}]
+)
 
 
 def record_of(prompt_ids: NDArray[np.int32], *, text: str = "It is not, at night.") -> LabelRecord:
@@ -96,7 +101,7 @@ def test_a_text_that_a_stop_string_cut_is_right() -> None:
 
 def test_scored_documents_are_compared_with_the_snapshots_texts() -> None:
     document = "The sky is blue by day and black by night."
-    prompt = Prompt(prompt_id="p0", source="s", line=1, text=document)
+    prompt = Prompt(prompt_id="p0", content_hash="0", source="s", line=1, text=document)
     ids = FakeTokenizer().encode_text(document, with_special_tokens=False)[10:30]
     lead = TOKENIZER.lead_ids
     sound = replace(record_of(lead, text=document[10:30]), document_offset=10)
