@@ -22,7 +22,7 @@ from labelgen.prompts.prompt import Prompt, Reject
 from labelgen.prompts.prompt_sample import PromptSample
 from labelgen.prompts.rejects import RejectLimit, RejectLog
 from labelgen.prompts.seen_prompts import SeenPrompts
-from labelgen.prompts.sources import Source, read_prompts
+from labelgen.prompts.sources import STDIN, Source, read_prompts
 from labelstore.errors import DamagedDatasetError
 from labelstore.sealed_json import seal, unseal
 from labelstore.sealed_parquet import count_sealed_rows, read_sealed_table, seal_table
@@ -61,6 +61,10 @@ class Ingest:
     num_duplicates: int = 0
     num_rejected: int = 0
     num_unchanged_sources: int = 0
+
+
+class _BlockTakenError(Exception):
+    """Another job has written a block of the snapshot first."""
 
 
 class PromptSnapshot:
@@ -134,9 +138,46 @@ class PromptSnapshot:
         prompts in the snapshot; `sample` takes some of them all. A row already there (same id and content) is a
         duplicate; an id seen with other content is a reject that names both rows. `watch` is told every 1,000 rows.
 
+        Another job may read prompts into the same folder: where it has written a block first, the sources are read
+        again, and the rows of its block are duplicates then.
+
         Raises:
-            ValueError: a source cannot be read on, more rows than `max_rejects` are rejected, or another job reads
-                prompts into the same folder.
+            ValueError: a source cannot be read on, or more rows than `max_rejects` are rejected.
+        """
+        while True:
+            try:
+                return self._ingest_once(
+                    sources,
+                    block_size=block_size,
+                    rejects=rejects,
+                    limit=limit,
+                    sample=sample,
+                    max_rejects=max_rejects,
+                    watch=watch,
+                )
+            except _BlockTakenError as error:
+                if any(source.name == STDIN for source in sources):
+                    raise ValueError(
+                        f"{self._store}: another job is reading prompts into this folder, and the standard input "
+                        f"cannot be read again; start this job again when the other one labels"
+                    ) from error
+
+    def _ingest_once(
+        self,
+        sources: Sequence[Source],
+        *,
+        block_size: int,
+        rejects: RejectLog,
+        limit: int | None,
+        sample: PromptSample | None,
+        max_rejects: RejectLimit | None,
+        watch: Callable[[Ingest], None],
+    ) -> Ingest:
+        """Read what is new in the sources.
+
+        Raises:
+            _BlockTakenError: another job wrote a block of the number that was to be written.
+            ValueError: as `ingest`.
         """
         ingest = Ingest()
         recorded = self.recorded_sources
@@ -183,9 +224,7 @@ class PromptSnapshot:
         name = _block_name(block)
         table = pa.Table.from_pylist(rows, _SCHEMA)
         if not self._store.put_new(name, seal_table(table, name=name)):
-            raise ValueError(
-                f"{self._store}: another job is reading prompts into this folder; start this one again when it has"
-            )
+            raise _BlockTakenError
 
     def _read(self, block: str, columns: Sequence[str] | None = None) -> pa.Table:
         with _naming_block(block):

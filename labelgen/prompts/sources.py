@@ -13,9 +13,9 @@ from labelgen.prompts.prompt_fields import PromptFields, Task
 from labelgen.prompts.row_formats import BadRow, read_json_lines
 from labelgen.prompts.source_files import FileSource, find_files, is_saved_dataset
 
-__all__ = ["Source", "find_sources", "read_prompts"]
+__all__ = ["STDIN", "Source", "find_sources", "read_prompts"]
 
-_STDIN = "-"
+STDIN = "-"
 
 
 class Source(Protocol):
@@ -55,7 +55,7 @@ def find_sources(
     """
     found: dict[str, Source] = {}
     for name in names:
-        if name == _STDIN:
+        if name == STDIN:
             found[name] = _StdinSource(task=task, fields=fields)
         elif (name.startswith(PREFIX) and "://" not in name) or is_saved_dataset(name):
             found[name] = HubDatasetSource.resolve(name, task=task, fields=fields, recorded=(recorded or {}).get(name))
@@ -87,7 +87,7 @@ class _StdinSource:
 
     task: Task
     fields: PromptFields
-    name: str = _STDIN
+    name: str = STDIN
     state: None = None
 
     def check(self) -> None:

@@ -110,7 +110,10 @@ def test_a_reading_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert blocks(tmp_path) == {"000000": ["r0", "r1", "r2", "r3"], "000001": ["r4", "r5"]}
 
 
-def test_of_two_jobs_that_read_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_stdin", [False, True], ids=["file", "stdin"])
+def test_of_two_jobs_that_read_at_once_one_reads_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stdin: bool
+) -> None:
     source = write_rows(tmp_path / "p.jsonl", ROWS)
     write_block = PromptSnapshot._write_block
 
@@ -121,8 +124,13 @@ def test_of_two_jobs_that_read_at_once_one_is_refused(tmp_path: Path, monkeypatc
         write_block(self, prompts)
 
     monkeypatch.setattr(PromptSnapshot, "_write_block", with_another_job)
-    with pytest.raises(ValueError, match="another job is reading prompts into this folder"):
-        ingest(tmp_path, source)
+    if is_stdin:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
+        with pytest.raises(ValueError, match="the standard input cannot be read again; start this job again"):
+            ingest(tmp_path, "-")
+    else:
+        read = ingest(tmp_path, source)
+        assert (read.num_new, read.num_unchanged_sources) == (0, 1)
     assert blocks(tmp_path) == {"000000": ["r0", "r1", "r2", "r3"], "000001": ["r4", "r5"]}
 
 
