@@ -21,11 +21,13 @@ def rescored_rows(rescored: Rescored | None) -> dict[str, str]:
         argmax += f", {rescored.num_argmax_tied:,} tied"
     if rescored.num_argmax_different:
         argmax += f", {rescored.num_argmax_different:,} different"
+    difference = f"off by {rescored.median_nats:.1e} nats (median), {rescored.p999_nats:.1e} (p99.9)"
+    if not rescored.largest_nats:
+        difference = "no difference beyond the codec's rounding"
     sign = "✓" if rescored.agrees else "✗"
     return {
         "rescored": f"{sign} {rescored.num_records:,} records, {rescored.num_labels:,} labels: "
-        f"off by {rescored.median_nats:.1e} nats (median), {rescored.p999_nats:.1e} (p99.9), "
-        f"KL {rescored.kl_nats:.1e}; {argmax}"
+        f"{difference}, KL {rescored.kl_nats:.1e} nats; {argmax}"
     }
 
 

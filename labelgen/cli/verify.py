@@ -99,8 +99,9 @@ def _print_repair(repaired: RepairReport, dataset: str) -> None:
     for name in repaired.kept_aside:
         click.echo(f"kept aside in .labelgen/orphans/: {name}")
     if repaired.withdrawn:
-        blocks = ", ".join(repaired.withdrawn)
-        click.echo(f"withdrawn: block {blocks}. Run the command that made {dataset} again: it makes just these")
+        click.echo(
+            f"withdrawn: {', '.join(repaired.withdrawn)}. The command that made {dataset} makes just these again"
+        )
 
 
 def _print_findings(report: VerifyReport, dataset: str, *, as_json: bool) -> dict[str, Any]:

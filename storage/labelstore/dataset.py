@@ -13,12 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from labelstore.entry import Entry, ShardEntry, total_counts
+from labelstore.errors import DamagedDatasetError
 from labelstore.header import Header
 from labelstore.manifest import Manifest, read_contents
 from labelstore.record import LabelRecord
 from labelstore.rescored import Rescored
 from labelstore.schema import offsets_of
-from labelstore.shard_reader import RowGroup, ShardReader
+from labelstore.shard_reader import RowGroup, ShardReader, find_changed_bytes
 from labelstore.store import ReadableStore, open_store
 
 __all__ = ["LabelDataset", "open_dataset"]
@@ -33,10 +34,12 @@ class LabelDataset(Sequence[LabelRecord]):
     Every row group is checked against its hash when it is read; a damaged one raises DamagedDatasetError.
     """
 
-    def __init__(self, store: ReadableStore, contents: Manifest) -> None:
+    def __init__(self, store: ReadableStore, contents: Manifest, *, hash_files: bool = False) -> None:
         self._store = store
         self._contents = contents
         self._shards: list[ShardEntry] = [shard for entry in contents.entries for shard in entry.shards]
+        # Names of shards whose files are still to be hashed as wholes.
+        self._unhashed = {shard.name for shard in self._shards} if hash_files else set()
         self._blocks: list[str] = [entry.block for entry in contents.entries for _ in entry.shards]
         self._shard_starts = offsets_of([shard.counts.num_records for shard in self._shards])
         self._group_starts = offsets_of([n for shard in self._shards for n in shard.row_group_records])
@@ -119,7 +122,7 @@ class LabelDataset(Sequence[LabelRecord]):
 
     def __iter__(self) -> Iterator[LabelRecord]:
         for shard in self._shards:
-            reader = ShardReader(self._store, shard)
+            reader = self._open_shard(shard)
             for index in range(reader.num_row_groups):
                 yield from reader.row_group(index)
 
@@ -152,16 +155,32 @@ class LabelDataset(Sequence[LabelRecord]):
 
     def _reader(self, shard: int) -> ShardReader:
         if shard not in self._readers:
-            self._readers[shard] = ShardReader(self._store, self._shards[shard])
+            self._readers[shard] = self._open_shard(self._shards[shard])
             _trim(self._readers, _CACHED_SHARDS)
         return self._readers[shard]
+
+    def _open_shard(self, shard: ShardEntry) -> ShardReader:
+        if shard.name in self._unhashed:
+            try:
+                problem = find_changed_bytes(self._store, shard)
+            except FileNotFoundError:
+                problem = "the file is missing"
+            if problem is not None:
+                raise DamagedDatasetError(
+                    f"{self._store}/{shard.name}: {problem}; copy it again, or see verify --repair"
+                )
+            self._unhashed.discard(shard.name)
+        return ShardReader(self._store, shard)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_readers": OrderedDict(), "_row_groups": OrderedDict()}
 
 
-def open_dataset(location: str | Path) -> LabelDataset:
+def open_dataset(location: str | Path, *, hash_files: bool = False) -> LabelDataset:
     """Open a dataset folder, or a finished dataset behind an fsspec URL.
+
+    Footers and row groups are always checked against their hashes as they are read. `hash_files` hashes each shard's
+    whole file too, before its first record is read.
 
     Raises:
         NotADatasetError: there is no dataset.
@@ -169,7 +188,7 @@ def open_dataset(location: str | Path) -> LabelDataset:
         DamagedDatasetError: header, entries or manifest are damaged.
     """
     store = open_store(location)
-    return LabelDataset(store, read_contents(store))
+    return LabelDataset(store, read_contents(store), hash_files=hash_files)
 
 
 def _trim(cache: OrderedDict[Any, Any], max_items: int) -> None:

@@ -14,7 +14,7 @@ class Finding:
     file: str
     message: str
     record: str | None = None
-    block: str | None = None  # whose labels are wrong or gone: labelling it again mends it
+    block: str | None = None  # whose files are not those that were published: making it again mends it
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.file, self.record, self.message) if part)

@@ -1,7 +1,8 @@
 """Takes what is damaged out of a dataset, so that the job that made it makes just that again.
 
-A block whose labels are damaged is withdrawn: `<block>.<generation>.withdrawn` is created, and its files are kept aside
-in `.labelgen/orphans/`. Header and entries that the manifest still has are written again from it. Nothing is deleted.
+A block whose files are not those that were published is withdrawn: `<block>.<generation>.withdrawn` is created, and its
+files are kept aside in `.labelgen/orphans/`. Header and entries that the manifest still has are written again from it.
+What has the right hash and cannot be read is left, as it may take another labelgen. Nothing is deleted.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from labelstore.entry import ShardEntry
 from labelstore.errors import DamagedDatasetError
 from labelstore.record import LabelRecord, record_id_of
 from labelstore.schema import HARD_FIELDS, HardColumns
-from labelstore.store import ReadableStore, read_range
+from labelstore.store import ReadableStore, read_pieces, read_range
 
-__all__ = ["RowGroup", "ShardReader"]
+__all__ = ["RowGroup", "ShardReader", "find_changed_bytes"]
 
 
 class RowGroup:
@@ -235,6 +235,21 @@ class ShardReader:
             f"{self._origin}: {what}. The shard is damaged: copy it again from where it came, or run "
             f"'labelgen verify --repair' and then the command that made the dataset, which makes its block again."
         )
+
+
+def find_changed_bytes(store: ReadableStore, entry: ShardEntry) -> str | None:
+    """Return in what a file is not the one that was published, whose hash is in its entry; reads all of it.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    size = store.size(entry.name)
+    if size != entry.num_bytes:
+        return f"has {size} bytes, its entry says {entry.num_bytes}"
+    digest = hashlib.sha256()
+    for piece in read_pieces(store, entry.name, size):
+        digest.update(piece)
+    return None if digest.hexdigest() == entry.sha256 else "does not have the hash in its entry"
 
 
 class _KnownBytes(io.RawIOBase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,8 @@ from labelstore.manifest import MANIFEST_NAME, Manifest, read_contents, read_man
 from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
 from labelstore.rescored import RESCORED_NAME, read_rescored
-from labelstore.shard_reader import ShardReader
-from labelstore.store import ReadableStore, open_store, read_pieces
+from labelstore.shard_reader import ShardReader, find_changed_bytes
+from labelstore.store import ReadableStore, open_store
 from labelstore.stream_bytes import known_bytes
 from labelstore.verify_prompts import SnapshotCheck
 
@@ -65,8 +65,8 @@ def verify_dataset(location: str | Path) -> VerifyReport:
         for shard in entry.shards:
             report.num_shards += 1
             if shard.name in present:
-                found = _check_shard(store, shard, contents.header, seen_ids, prompt_ids, report)
-                report.findings += (replace(finding, block=entry.block) for finding in found)
+                report.findings += _check_bytes(store, shard, entry.block)
+                report.findings += _check_shard(store, shard, contents.header, seen_ids, prompt_ids, report)
         report.findings += snapshot.check_block(entry, prompt_ids)
     report.findings += snapshot.check_rest()
     return report
@@ -121,6 +121,11 @@ def _check_files(store: ReadableStore, contents: Manifest) -> Iterator[Finding]:
         )
 
 
+def _check_bytes(store: ReadableStore, shard: ShardEntry, block: str) -> Iterator[Finding]:
+    if (message := find_changed_bytes(store, shard)) is not None:
+        yield Finding(file=shard.name, message=message, block=block)
+
+
 def _check_shard(
     store: ReadableStore,
     shard: ShardEntry,
@@ -130,12 +135,7 @@ def _check_shard(
     report: VerifyReport,
 ) -> Iterator[Finding]:
     """Check a shard; add the ids of its records and of their prompts to those seen."""
-    size = store.size(shard.name)
     try:
-        if size != shard.num_bytes:
-            yield Finding(file=shard.name, message=f"has {size} bytes, its entry says {shard.num_bytes}")
-        elif _hash(store, shard.name, size) != shard.sha256:
-            yield Finding(file=shard.name, message="does not have the hash in its entry")
         reader = ShardReader(store, shard)
     except DamagedDatasetError as error:
         yield Finding(file=shard.name, message=str(error))
@@ -200,13 +200,6 @@ def _check_record(
     if digest in seen_ids:
         yield Finding(file=shard.name, record=record.record_id, message="another record has the same id")
     seen_ids.add(digest)
-
-
-def _hash(store: ReadableStore, name: str, size: int) -> str:
-    digest = hashlib.sha256()
-    for piece in read_pieces(store, name, size):
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def _exists(store: ReadableStore, name: str) -> bool:

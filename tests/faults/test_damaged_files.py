@@ -23,6 +23,7 @@ from failing_os import failing_writes
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Answer, EngineError, Refusal, Request
 from labelstore.errors import StorageError
+from labelstore.sealed_json import seal
 from labelstore.selection import Selection
 
 NUM_FLIPS = 1000 * int(os.environ.get("LABELGEN_FAULTS", "1"))
@@ -306,6 +307,18 @@ def test_repair_leaves_labels_whose_prompts_are_gone(sample: Sample) -> None:
     (sample.root / ".labelgen/prompts/000000.parquet").write_bytes(b"gone")
     report = labelstore.repair_dataset(sample.root)
     assert report.withdrawn == [] and not report.left.is_sound and shard.exists()
+
+
+def test_repair_leaves_what_only_a_later_labelgen_can_read(sample: Sample) -> None:
+    path = sample.root / ".labelgen/entries/000000.0.json"
+    entry = json.loads(path.read_bytes())
+    del entry["sha256"]
+    entry["shards"][0]["codec"] = "of the future"
+    path.write_bytes(seal(entry))
+    (sample.root / "manifest.json").unlink()
+    report = labelstore.repair_dataset(sample.root)
+    assert report.withdrawn == report.kept_aside == [] and not report.left.is_sound
+    assert "has the codec 'of the future', unknown to this labelgen" in str(report.left.findings[0])
 
 
 def test_repair_leaves_a_sound_dataset_alone(sample: Sample) -> None:

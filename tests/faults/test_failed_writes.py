@@ -20,7 +20,7 @@ from labelstore.selection import Selection
 
 SELECTION = Selection(top_k=4)
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EACCES]
-# In the long suite each write fails in each of the three ways, else in one of them.
+# In the long suite each write of two blocks fails in each of the three ways, else each of one block in one of them.
 IS_LONG = int(os.environ.get("LABELGEN_FAULTS", "1")) > 1
 
 
@@ -34,6 +34,7 @@ def run(root: Path, source: Path, *, codec: str = "open") -> None:
         codec=codec,
         block_size=3,
         max_tokens=5,
+        rescore_at_end=2,
     )
     labelgen.run(spec, teacher=FakeTeacher(selection=SELECTION, vocab_size=300, max_model_len=64))
 
@@ -48,7 +49,7 @@ def contents(root: Path) -> list[Any]:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.jsonl"
-    rows: list[dict[str, Any]] = [{"id": f"p{i}", "prompt": f"question {i}"} for i in range(5)]
+    rows: list[dict[str, Any]] = [{"id": f"p{i}", "prompt": f"question {i}"} for i in range(5 if IS_LONG else 2)]
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"id": "bad"}]))  # the last one is rejected
     return path
 
@@ -79,7 +80,7 @@ def test_every_write_that_fails_leaves_old_or_new_and_the_same_command_goes_on(
             report = labelstore.verify_dataset(root)
             assert report.findings == [], (fail_at, code)
             rejected = (root / ".labelgen/rejected.jsonl").read_text().splitlines()
-            assert len(rejected) == 1 and json.loads(rejected[0])["line"] == 6
+            assert len(rejected) == 1 and json.loads(rejected[0])["line"] == len(wanted) + 1
             left = list((root / ".labelgen/tmp").iterdir())  # where deleting failed, finish does it a day later
             assert not left or failing.calls[fail_at - 1] == "unlink", (fail_at, code)
     assert num_stopped >= len(counted.calls) - 1  # none is swallowed

@@ -71,6 +71,7 @@ def make_spec(tmp_path: Path, **changes: Any) -> labelgen.RunSpec:
         "codec": "open",  # compared bit for bit
         "block_size": 4,
         "max_tokens": 9,
+        "rescore_at_end": 0,  # requests are counted here
     }
     return labelgen.RunSpec(**{**values, **changes})
 

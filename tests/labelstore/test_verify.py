@@ -136,3 +136,21 @@ def test_a_manifest_that_is_older_than_the_entries_is_no_error(tmp_path: Path) -
     assert len(labelstore.open_dataset(root)) == 4
     finish_dataset(root)
     assert messages_of(root) == ""
+
+
+def test_a_reader_that_hashes_files_finds_a_byte_that_no_row_group_covers(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path, num_blocks=2)
+    wanted = read_all(root)
+    path = sorted((root / "data").iterdir())[1]
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1  # of "PAR1", which no reader needs
+    path.write_bytes(content)
+    assert read_all(root) == wanted
+    dataset = labelstore.open_dataset(root, hash_files=True)
+    assert dataset[0].prompt_id == "prompt-0"
+    for read in (lambda: dataset[3], lambda: list(dataset)):
+        with pytest.raises(labelstore.DamagedDatasetError, match=f"{path.name}: does not have the hash in its entry"):
+            read()
+    path.unlink()
+    with pytest.raises(labelstore.DamagedDatasetError, match=f"{path.name}: the file is missing"):
+        list(dataset)
