@@ -19,10 +19,16 @@ PAGES = [
     ROOT / "storage/FORMAT.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+PAGES_WITH_PYTHON = [
+    "README.md",
+    "docs/what-a-label-means.md",
+    "docs/convert.md",
+    "docs/is-my-dataset-right.md",
+]
 
 
 @pytest.mark.parametrize("codec", [DEFAULT_CODEC, "open"])
-@pytest.mark.parametrize("page", ["README.md", "docs/what-a-label-means.md", "docs/convert.md"])
+@pytest.mark.parametrize("page", PAGES_WITH_PYTHON)
 def test_the_python_in_a_page_runs(page: str, codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_dataset(tmp_path / "demo-labels", codec=codec)
     monkeypatch.chdir(tmp_path)

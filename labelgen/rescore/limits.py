@@ -34,7 +34,7 @@ class Limits:
             return cls(
                 median_nats=max(least / 5, _TIMES_THE_FLOOR * floor.median_nats),
                 p999_nats=max(least, _TIMES_THE_FLOOR * floor.p999_nats),
-                origin=f"{_TIMES_THE_FLOOR:g} times the noise that the job measured at its end",
+                origin=f"{_TIMES_THE_FLOOR:g} times the noise that the job measured at its end, or {least:g} nats",
             )
         median, p999 = (_FLOAT32_LEAST_NATS / 5, _FLOAT32_LEAST_NATS) if is_float32 else _OTHER_DEFAULT
         return cls(median_nats=median, p999_nats=p999, origin="the teacher's precision; no job has measured its noise")

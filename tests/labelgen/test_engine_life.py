@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,7 @@ def blocked_signals(pid: int) -> set[signal.Signals]:
 def test_what_the_guard_marks_does_not_hear_the_drivers_signals() -> None:
     guard = EngineGuard()
     context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # or the one for all later tests is started, marked and killed here
     with guard.marking():
         shielded = context.Process(target=time.sleep, args=(600,))
         shielded.start()
