@@ -162,6 +162,9 @@ class DatasetWriter:
         """Publish shards that are in data/ as a block; False if another job has published the block before.
 
         A loser's shards are deleted, but for those that the winner has too.
+
+        Raises:
+            FingerprintError: a job with other settings has begun the folder anew since; the block is withdrawn.
         """
         entry = Entry(
             block=block,
@@ -181,6 +184,7 @@ class DatasetWriter:
         winner = Entry.from_json(unseal(self.store.read(name), origin=name), origin=name)
         self.entries[block] = winner
         if winner.nonce == entry.nonce:
+            self._check_header(entry)
             return True
         kept = {shard.name for shard in winner.shards}
         for shard in shards:
@@ -207,6 +211,19 @@ class DatasetWriter:
             return False
         return True
 
+    def _check_header(self, entry: Entry) -> None:
+        """Take an entry back where the folder is no longer this writer's.
+
+        Raises:
+            FingerprintError: it has another header.
+        """
+        existing = Header.from_bytes(self.store.read(HEADER_NAME), origin=f"{self.store}/{HEADER_NAME}")
+        if existing.fingerprint != self._header.fingerprint:
+            self.store.put_new(withdrawal_name(entry.block, entry.generation), b"")
+            for shard in entry.shards:
+                self.store.delete(shard.name)
+            check_same_fingerprint(existing, self._header, origin=str(self.store))
+
     def _open_header(self, header: Header, *, is_begun: bool) -> Header:
         root = self.store.root
         make_folder(root)
@@ -215,8 +232,12 @@ class DatasetWriter:
             return header
         existing = Header.from_bytes(self.store.read(HEADER_NAME), origin=f"{root}/{HEADER_NAME}")
         if existing.fingerprint != header.fingerprint and not is_begun and not self.store.names(ENTRIES_DIR):
-            # A job that died before its first label binds nobody to its settings.
+            # A job that died before its first label binds nobody to its settings. One that lives and publishes now is
+            # seen here, or sees the new header itself (_check_header).
             self.store.replace(HEADER_NAME, header.to_bytes())
+            if self.store.names(ENTRIES_DIR):
+                self.store.replace(HEADER_NAME, existing.to_bytes())
+                check_same_fingerprint(existing, header, origin=str(root))
             self.store.replace("README.md", _readme(header))
             return header
         self.store.put_new("README.md", _readme(existing))  # a crash may have come between the two

@@ -69,6 +69,36 @@ def test_of_two_jobs_the_first_entry_wins_and_nothing_doubles(tmp_path: Path) ->
     assert labelstore.verify_dataset(tmp_path).is_sound
 
 
+def test_two_jobs_with_other_settings_do_not_mix_their_labels(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"num_prompts": 1, "num_rejected": 0, "recorded": {}}
+    other = make_header(fingerprint_fields={"weights": "xyz"})
+    first = DatasetWriter(tmp_path, make_header(), codec=codec_named("open"))
+    second = DatasetWriter(tmp_path, other, codec=codec_named("open"))  # nothing is published: it may begin anew
+    with pytest.raises(labelstore.FingerprintError, match="weights: xyz there, abc now"):
+        first.publish_block("000000", [make_record(0)], **arguments)
+    assert len(labelstore.open_dataset(tmp_path)) == 0 and not list((tmp_path / "data").iterdir())
+    assert second.publish_block("000000", [make_record(1)], **arguments)
+    assert labelstore.open_dataset(tmp_path)[0].prompt_id == "prompt-1"
+    assert labelstore.verify_dataset(tmp_path).is_sound
+
+
+def test_a_job_that_publishes_while_another_begins_anew_keeps_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = DatasetWriter(tmp_path, make_header(), codec=codec_named("open"))
+    replace = LocalStore.replace
+
+    def after_a_block(store: LocalStore, name: str, content: bytes) -> None:
+        monkeypatch.setattr(LocalStore, "replace", replace)
+        first.publish_block("000000", [make_record(0)], num_prompts=1, num_rejected=0, recorded={})
+        store.replace(name, content)
+
+    monkeypatch.setattr(LocalStore, "replace", after_a_block)
+    with pytest.raises(labelstore.FingerprintError, match="weights: abc there, xyz now"):
+        DatasetWriter(tmp_path, make_header(fingerprint_fields={"weights": "xyz"}), codec=codec_named("open"))
+    assert labelstore.verify_dataset(tmp_path).is_sound and len(labelstore.open_dataset(tmp_path)) == 1
+
+
 def test_finish_moves_orphans_aside_and_may_be_repeated(tmp_path: Path) -> None:
     make_dataset(tmp_path)
     orphan = tmp_path / "data/000001-5-deadbeef.parquet"
