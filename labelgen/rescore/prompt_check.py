@@ -23,6 +23,7 @@ _SENTENCES: dict[_Problem, str] = {
     "template": "another template: the prompts of {where} are not what the teacher's makes of the snapshot's prompts",
 }
 _MAX_DATE_TOKENS = 16
+_FEW = 0.25
 
 
 def find_prompt_problems(
@@ -37,6 +38,9 @@ def find_prompt_problems(
         problem = _find_problem(record, tokenizer, prompts.get(record.prompt_id))
         if problem is not None:
             found[problem] = found.get(problem, 0) + 1
+    # An engine that cuts a text at a stop string decodes step by step, which may spell a text or two otherwise.
+    if found.get("text", 0) <= _FEW * len(records):
+        found.pop("text", None)
     return [
         sentence.format(where=f"{found[problem]} of {len(records)} records")
         for problem, sentence in _SENTENCES.items()
@@ -51,14 +55,14 @@ def _find_problem(record: LabelRecord, tokenizer: PromptTokenizer, prompt: Promp
     is_scored = record.document_offset is not None
     if record.text is not None:
         text = tokenizer.decode(record.input_ids[start:stop], skip_special_tokens=not is_scored)
-        if not text.startswith(record.text):  # a stop string cuts the text, not the ids
+        if not text.lstrip().startswith(record.text.strip()):  # a stop string cuts the text, not the ids
             return "text"
     if prompt is None:
         return None
     if is_scored:
         return _compare_document(record, start, tokenizer, prompt)
-    if prompt.prompt is None and prompt.messages is None:
-        return None
+    if record.finish_reason is None or (prompt.prompt is None and prompt.messages is None):
+        return None  # a chat that was scored is its own answer
     return _compare_prompt(record.input_ids[:start], encode_prompt(prompt, tokenizer), tokenizer)
 
 

@@ -50,7 +50,7 @@ def generate(tmp_path: Path, *options: object) -> Result:
     source = tmp_path / "prompts.jsonl"
     rows = [{"id": f"p{i}", "prompt": f"question {i}"} for i in range(6)]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    arguments: list[Any] = ["--teacher", "fake", "--top-k", 8, "--max-tokens", 9, "--block-size", 3, "--codec", "exact"]
+    arguments: list[Any] = ["--teacher", "fake", "--top-k", 8, "--max-tokens", 9, "--block-size", 3, "--codec", "open"]
     return call("generate", source, "-o", tmp_path / "out", *arguments, *options)
 
 

@@ -52,7 +52,7 @@ def record_of(prompt_ids: NDArray[np.int32], *, text: str = "It is not, at night
     ids = np.concatenate([prompt_ids, response]).astype(np.int32)
     spans = np.array([[len(prompt_ids), len(ids)]], dtype=np.int32)
     template = sequence(0, num_tokens=len(ids), first_label=len(prompt_ids))
-    return replace(template, input_ids=ids, spans=spans, text=text)
+    return replace(template, input_ids=ids, spans=spans, text=text, finish_reason="stop")
 
 
 def problems_of(record: LabelRecord, prompt: Prompt | None = PROMPT) -> str:
@@ -99,16 +99,22 @@ def test_a_text_that_a_stop_string_cut_is_right() -> None:
     assert problems_of(replace(record_of(SOUND), text="It is not")) == ""
 
 
+def test_one_text_in_many_that_is_spelled_otherwise_is_no_other_tokenizer() -> None:
+    records = [record_of(SOUND)] * 7 + [replace(record_of(SOUND), text="It is n\ufffdt")]
+    assert find_prompt_problems(records, TOKENIZER, prompts={}) == []
+    assert len(find_prompt_problems(records[5:], TOKENIZER, prompts={})) == 1
+
+
 def test_scored_documents_are_compared_with_the_snapshots_texts() -> None:
     document = "The sky is blue by day and black by night."
     prompt = Prompt(prompt_id="p0", content_hash="0", source="s", line=1, text=document)
     ids = FakeTokenizer().encode_text(document, with_special_tokens=False)[10:30]
     lead = TOKENIZER.lead_ids
-    sound = replace(record_of(lead, text=document[10:30]), document_offset=10)
+    sound = replace(record_of(lead, text=document[10:30]), document_offset=10, finish_reason=None)
     np.testing.assert_array_equal(sound.input_ids[1:], ids)
     assert problems_of(sound, prompt) == ""
     assert "another tokenizer: the ids of 1 of 1 records are not what" in problems_of(
         replace(sound, document_offset=9), prompt
     )
-    doubled = replace(record_of(np.repeat(lead, 2), text=document[10:30]), document_offset=10)
+    doubled = replace(record_of(np.repeat(lead, 2), text=document[10:30]), document_offset=10, finish_reason=None)
     assert "a doubled BOS" in problems_of(doubled, prompt)
