@@ -40,7 +40,7 @@ test-fuzz: $(INSTALLED)
 
 # The faults of `make test` many times over: flipped bytes, failed writes, kills.
 test-faults: $(INSTALLED)
-	LABELGEN_FAULTS=10 LABELGEN_KILLS=200 $(BIN)/python -m pytest tests/faults
+	LABELGEN_FAULTS=10 $(BIN)/python -m pytest tests/faults
 
 # What needs more engines than `make test` has time for.
 test-engine: $(INSTALLED)

@@ -47,15 +47,9 @@ def measure_agreement(readings: Sequence[Reading], limits: Limits) -> Agreement:
     comparisons = [reading.compare() for reading in readings]
     differences = np.concatenate([np.zeros(0), *(comparison.differences for comparison in comparisons)])
     kls = np.concatenate([np.zeros(0), *(comparison.kls for comparison in comparisons)])
-    equal, tied = (
-        sum(
-            int(np.count_nonzero(~comparison.is_argmax_equal & (comparison.argmax_gaps <= limits.p999_nats)))
-            if is_tie
-            else int(np.count_nonzero(comparison.is_argmax_equal))
-            for comparison in comparisons
-        )
-        for is_tie in (False, True)
-    )
+    is_equal = np.concatenate([np.zeros(0, dtype=bool), *(comparison.is_argmax_equal for comparison in comparisons)])
+    gaps = np.concatenate([np.zeros(0), *(comparison.argmax_gaps for comparison in comparisons)])
+    is_tied = ~is_equal & (gaps <= limits.p999_nats)
     has_labels = len(differences) > 0
     return Agreement(
         num_records=len(readings),
@@ -64,9 +58,9 @@ def measure_agreement(readings: Sequence[Reading], limits: Limits) -> Agreement:
         p999_nats=float(np.quantile(differences, 0.999)) if has_labels else 0.0,
         largest_nats=float(differences.max(initial=0.0)),
         kl_nats=float(kls.mean()) if has_labels else 0.0,
-        num_argmax_equal=equal,
-        num_argmax_tied=tied,
-        num_argmax_different=len(differences) - equal - tied,
+        num_argmax_equal=int(is_equal.sum()),
+        num_argmax_tied=int(is_tied.sum()),
+        num_argmax_different=int((~is_equal & ~is_tied).sum()),
         disagreeing=tuple(
             reading
             for reading, comparison in zip(readings, comparisons, strict=True)
