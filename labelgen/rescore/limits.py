@@ -13,8 +13,9 @@ __all__ = ["Limits"]
 _TIMES_THE_FLOOR = 3.0  # the floor was measured on some records; others, in other batches, may be a little noisier
 _FLOAT32_LEAST_NATS = 1e-3  # float32 engines differ by 1e-4 at the 99.9th percentile (parity-2026-11-24.md)
 _OTHER_LEAST_NATS = 2e-2
-# Where no job has measured the floor. Logits of 16 to 32 are 1/8 apart in bfloat16, and a step more or less for one of 64
-# candidates is common; a shift is off by several nats. Not measured on a GPU; on a CPU such an engine repeats itself.
+# Where no job has measured the floor. Logits of 16 to 32 are 1/8 apart in bfloat16, and a step more or less for one of
+# 64 candidates is common; a shift is off by several nats. Not measured on a GPU; on a CPU such an engine repeats
+# itself.
 _OTHER_DEFAULT = (0.5, 2.0)
 
 
