@@ -109,3 +109,13 @@ def test_the_storage_benchmark_runs(tmp_path: Path) -> None:
     (tables,) = (tmp_path / "result").glob("storage-*.md")
     assert "| fake | words | k=64 |" in tables.read_text()
     assert len(list((tmp_path / "result").glob("storage-*.png"))) == 4
+
+
+def test_reading_for_training_runs(tmp_path: Path) -> None:
+    import reading_for_training
+
+    from make_student import make_tokenizer, make_training_dataset
+
+    dataset = make_training_dataset(tmp_path / "labels", num_records=10)
+    rows = reading_for_training.measure(dataset, make_tokenizer(), num_rounds=1)
+    assert len(rows) == 5 and all(row["labels_per_second"] > 0 for row in rows)

@@ -42,9 +42,8 @@ def stack_labels(
     taken = list(zip(records, positions, counts, strict=True))
     rows = [part[:count] + (start - 1) for (_, part, count), start in zip(taken, starts, strict=True)]
     target_ids = [record.input_ids[part[:count]] for record, part, count in taken]
-    sizes = [np.diff(record.candidate_offsets[: count + 1]) for record, _, count in taken]
     flat = [(record, int(record.candidate_offsets[count])) for record, _, count in taken]
-    by_label = _Slots(np.concatenate(sizes))
+    by_label = _Slots(records, counts)
     token_ids = by_label.fill([record.token_ids.reshape(-1)[:stop] for record, stop in flat], -1)
     logprobs = by_label.fill([record.logprobs.reshape(-1)[:stop] for record, stop in flat], -np.inf)
     draw_counts = None
@@ -83,12 +82,20 @@ def stack_labels(
 
 
 class _Slots:
-    """Where the candidates of labels of these sizes [P] go in arrays [P, K]."""
+    """Where the candidates of the first `counts` labels of records go in arrays [P, K]."""
 
-    def __init__(self, sizes: NDArray[np.int64]) -> None:
-        width = int(sizes.max(initial=0))
-        self._shape = (len(sizes), width)
-        self._is_filled = None if (sizes == width).all() else np.arange(width) < sizes[:, None]
+    def __init__(self, records: Sequence[LabelRecord], counts: Sequence[int]) -> None:
+        labels = [(record.labels, count) for record, count in zip(records, counts, strict=True) if count]
+        widths = {part.token_ids.shape[1] if part.token_ids.ndim == 2 else None for part, _ in labels}
+        self._is_filled: NDArray[np.bool_] | None = None
+        if len(widths) == 1 and (width := widths.pop()) is not None:  # the common case: K is constant
+            self._shape = (sum(counts), width)
+            return
+        sizes = np.concatenate(
+            [np.zeros(0, np.int64), *(np.diff(part.candidate_offsets[: n + 1]) for part, n in labels)]
+        )
+        self._shape = (len(sizes), int(sizes.max(initial=0)))
+        self._is_filled = np.arange(self._shape[1]) < sizes[:, None]
 
     def fill(self, parts: Sequence[NDArray[Scalar]], padding: Any) -> NDArray[Scalar]:
         """Return [P, K] of flat candidates, in order."""

@@ -62,6 +62,7 @@ class BatchStream(IterableDataset[Batch]):
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank must be in [0, {num_ranks}), got {rank}")
         self._dataset = dataset
+        self._fingerprint = dataset.header.fingerprint
         self._collate = collate
         self._rank = rank
         self._seed = seed
@@ -133,7 +134,7 @@ class BatchStream(IterableDataset[Batch]):
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream stands, as plain JSON values: behind the batch that it yielded last."""
         return {
-            "fingerprint": self._dataset.header.fingerprint,
+            "fingerprint": self._fingerprint,
             "num_records": self._num_records,
             "seed": self._seed,
             "window_row_groups": self._window_row_groups,
