@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from labelstore.dataset import LabelDataset
+from labelstore.dataset import LabelDataset, open_dataset
 from labelstore.record_filter import RecordFilter
 from labelstore.torch import Batch, BatchLoader, BatchStream, PaddingCollator
 from make_records import VOCAB_SIZE
@@ -138,6 +139,15 @@ def test_other_ranks_workers_and_batches_go_on_with_what_is_left(dataset: LabelD
     had += ids_of(last)
     assert sorted(itertools.chain(*had)) == all_ids(dataset)
     assert sorted(itertools.chain(*ids_of(last))) == all_ids(dataset), "the next epoch is whole again"
+
+
+def test_a_dataset_behind_a_url_streams_to_workers(dataset: LabelDataset, tmp_path: Path) -> None:
+    make_training_dataset(tmp_path / "a", num_records=NUM_RECORDS, block_records=6)
+    shutil.rmtree(tmp_path / "a" / ".labelgen")  # a pushed dataset has none
+    behind_url = open_dataset(f"file://{tmp_path / 'a'}")
+    assert ids_of(stream(behind_url)) == ids_of(stream(dataset))
+    loader = BatchLoader(stream(behind_url, num_workers=2))
+    assert sorted(itertools.chain(*ids_of(loader))) == all_ids(dataset)
 
 
 def test_a_state_of_other_records_or_another_order_is_refused(dataset: LabelDataset) -> None:
