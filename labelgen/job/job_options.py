@@ -20,6 +20,7 @@ def job_options(spec: RunSpec) -> dict[str, Any]:
         "journal_dir": None if spec.journal_dir is None else str(spec.journal_dir),
         "flush_seconds": spec.flush_seconds,
         "grace_seconds": spec.grace_seconds,
+        "rescore_at_end": spec.rescore_at_end,
         "teacher": spec.teacher,
         "dtype": engine.dtype,
         "head_dtype": engine.head_dtype,

@@ -30,6 +30,7 @@ EVERY_OPTION: dict[str, Any] = {
     "journal_dir": "fast-disk",
     "flush_seconds": 5.0,
     "grace_seconds": 60.0,
+    "rescore_at_end": 5,
     "sample_prompts": 100,
     "sample_seed": 3,
     "top_k": 5,
