@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import labelgen
 import labelstore
 from failing_os import failing_writes
 from labelgen.teachers.fake import FakeTeacher
+from labelgen.teachers.teacher import Answer, EngineError, Refusal, Request
 from labelstore.errors import NotADatasetError
 from labelstore.selection import Selection
 
@@ -24,19 +26,19 @@ ERRORS = [errno.ENOSPC, errno.EIO, errno.EACCES]
 IS_LONG = int(os.environ.get("LABELGEN_FAULTS", "1")) > 1
 
 
-def run(root: Path, source: Path, *, codec: str = "open") -> None:
+def run(root: Path, source: Path, *, teacher: FakeTeacher | None = None) -> None:
     spec = labelgen.RunSpec(
         task="generate",
         sources=(str(source),),
         output_dir=root,
         teacher="fake",
         selection=SELECTION,
-        codec=codec,
+        codec="open",
         block_size=3,
         max_tokens=5,
         rescore_at_end=2,
     )
-    labelgen.run(spec, teacher=FakeTeacher(selection=SELECTION, vocab_size=300, max_model_len=64))
+    labelgen.run(spec, teacher=teacher or FakeTeacher(selection=SELECTION, vocab_size=300, max_model_len=64))
 
 
 def contents(root: Path) -> list[Any]:
@@ -86,10 +88,31 @@ def test_every_write_that_fails_leaves_old_or_new_and_the_same_command_goes_on(
     assert num_stopped >= len(counted.calls) - 1  # none is swallowed
 
 
-def test_a_full_disk_is_told_in_one_line(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with (
-        failing_writes(monkeypatch, fail_at=20, error=error),
-        pytest.raises(OSError, match="No space left on device"),
-    ):
-        run(tmp_path / "out", source)
+class DyingTeacher(FakeTeacher):
+    """Dies after its first answer, which goes into the journal then."""
+
+    def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
+        yield next(super().label(requests))
+        raise EngineError("the engine is gone")
+
+
+def test_every_write_of_a_dying_job_may_fail_too(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dying = DyingTeacher(selection=SELECTION, vocab_size=300, max_model_len=64)
+    with failing_writes(monkeypatch) as counted:
+        run(tmp_path / "whole", source)
+        wanted = contents(tmp_path / "whole")
+        counted.calls.clear()
+        with pytest.raises(EngineError):
+            run(tmp_path / "counted", source, teacher=dying)
+    assert list((tmp_path / "counted/.labelgen/journal").iterdir())
+    for fail_at in range(1, len(counted.calls) + 1):
+        root, code = tmp_path / str(fail_at), ERRORS[fail_at % 3]
+        with (
+            failing_writes(monkeypatch, fail_at=fail_at, error=OSError(code, os.strerror(code))),
+            pytest.raises((OSError, EngineError, NotADatasetError)),
+        ):
+            run(root, source, teacher=dying)
+        with failing_writes(monkeypatch):
+            run(root, source)
+        assert contents(root) == wanted, (fail_at, code)
+        assert labelstore.verify_dataset(root).findings == [], (fail_at, code)
