@@ -1,4 +1,4 @@
-"""How fast labels become a student's batches on one core: in order, shuffled by blocks, single records at random.
+"""How fast labels become a student's batches on one core: in order, shuffled, single records at random.
 
 python benchmarks/reading_for_training.py DATASET --tokenizer TEACHER --write
 
@@ -65,7 +65,7 @@ def _ours(dataset: LabelDataset, tokenizer: StudentTokenizer, order: Sequence[in
 
     return {
         "labelstore, in order": stream(None),
-        "labelstore, shuffled by blocks": stream(0),
+        "labelstore, shuffled": stream(0),
         "labelstore, random records": at_random,
     }
 

@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
+from labelgen.prompts.tokenizer import HFTokenizer
 from labelstore import check_model, check_tokenizer, open_dataset
+from labelstore.codecs import codec_named
 from labelstore.dataset import LabelDataset
-from make_records import VOCAB_SIZE, make_dataset, make_record
+from labelstore.dataset_writer import DatasetWriter
+from make_records import VOCAB_SIZE, make_dataset, make_header, make_record
 from make_student import make_tokenizer, make_training_dataset, tiny_model
+from teachers import fetch_teacher
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +96,19 @@ def test_a_model_that_lacks_rows_is_refused(dataset: LabelDataset) -> None:
     assert np.mean([(record.token_ids >= 300).mean() for record in dataset]) > 0.1
     with pytest.raises(TypeError, match="object does not say how many rows its output layer has"):
         check_model(dataset, object())  # type: ignore[arg-type]
+
+
+@pytest.mark.engine
+def test_the_demo_teachers_tokenizers_fit_their_own_labels_and_not_each_others(tmp_path: Path) -> None:
+    folders = {name: fetch_teacher(name) for name in ("smollm2", "gemma")}
+    for name, folder in folders.items():
+        fields = {**make_header().fingerprint_fields, **HFTokenizer(folder).fingerprint_fields}
+        writer = DatasetWriter(tmp_path / name, make_header(fingerprint_fields=fields), codec=codec_named("open"))
+        writer.publish_block("000000", [make_record(0)], num_prompts=1, num_rejected=0, recorded={})
+        for other, other_folder in folders.items():
+            tokenizer = AutoTokenizer.from_pretrained(other_folder)
+            if name == other:
+                check_tokenizer(open_dataset(tmp_path / name), tokenizer)
+                continue
+            with pytest.raises(ValueError, match="is not the teacher's"):
+                check_tokenizer(open_dataset(tmp_path / name), tokenizer)

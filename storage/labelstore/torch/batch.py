@@ -30,7 +30,7 @@ class Batch:
     record_ids: tuple[str, ...]  # in the order of their tokens
     num_cut_labels: int  # labels of these records that are left out, as they are beyond the length
     is_packed: bool
-    position: dict[str, Any] | None = None  # where a BatchStream stands behind this batch; load_state_dict takes it
+    stream_state: dict[str, Any] | None = None  # where a BatchStream stands behind this batch; load_state_dict takes it
 
     def model_inputs(self) -> dict[str, Any]:
         """Return the arguments of a Transformers model.

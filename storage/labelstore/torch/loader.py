@@ -45,9 +45,9 @@ class BatchLoader:
             multiprocessing_context=self._context if self._num_workers else None,
         )
         for batch in loader:
-            assert batch.position is not None, "a stream's batches have a position"
+            assert batch.stream_state is not None, "a stream's batches have a state"
             if self._num_workers:  # the workers' copies have moved on, this one has not
-                self._stream.load_state_dict(batch.position)
+                self._stream.load_state_dict(batch.stream_state)
             yield batch
         self._stream.set_epoch(epoch + 1)
 

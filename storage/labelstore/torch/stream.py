@@ -11,7 +11,6 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from labelstore.dataset import LabelDataset
-from labelstore.lanes import Lanes
 from labelstore.reading_order import Interval, ReadingOrder
 from labelstore.record import LabelRecord
 from labelstore.record_filter import RecordFilter, select_records
@@ -19,10 +18,11 @@ from labelstore.shard_reader import RowGroup
 from labelstore.student_checks import StudentTokenizer, check_tokenizer
 from labelstore.torch.batch import Batch
 from labelstore.torch.collate import Collator
+from labelstore.tracks import Tracks
 
 __all__ = ["BatchStream"]
 
-_WINDOW_ROW_GROUPS = 32  # 9 MB of `standard`, 70 MB of `open`, for each worker
+_POOL_ROW_GROUPS = 32  # 9 MB of `standard`, 70 MB of `open`, for each worker
 
 
 class BatchStream(IterableDataset[Batch]):
@@ -48,11 +48,11 @@ class BatchStream(IterableDataset[Batch]):
         num_ranks: int = 1,
         num_workers: int = 0,
         record_filter: RecordFilter | None = None,
-        window_row_groups: int = _WINDOW_ROW_GROUPS,
+        pool_row_groups: int = _POOL_ROW_GROUPS,
     ) -> None:
         """Check the student's tokenizer, and find the records to read; `batch_size` is in records, for each rank.
 
-        `seed` None: in the dataset's order. `num_workers` is the DataLoader's, 0 like 1. A window of row groups is
+        `seed` None: in the dataset's order. `num_workers` is the DataLoader's, 0 like 1. A pool of row groups is
         what is shuffled and held in memory at once, by each worker.
 
         Raises:
@@ -66,7 +66,7 @@ class BatchStream(IterableDataset[Batch]):
         self._collate = collate
         self._rank = rank
         self._seed = seed
-        self._window_row_groups = window_row_groups
+        self._pool_row_groups = pool_row_groups
         self._group_records = select_records(dataset, record_filter or RecordFilter())
         self._num_records = sum(map(len, self._group_records))
         if self._num_records == 0:
@@ -74,7 +74,7 @@ class BatchStream(IterableDataset[Batch]):
         self._epoch = 0
         self._step = 0
         self._first_worker = 0  # which of our workers the DataLoader's first one is
-        self._lanes = Lanes(
+        self._tracks = Tracks(
             intervals=((0, self._num_records),),
             num_ranks=num_ranks,
             num_workers=max(1, num_workers),
@@ -90,12 +90,12 @@ class BatchStream(IterableDataset[Batch]):
     @property
     def num_steps_left(self) -> int:
         """Batches that each rank will have in what is left of this epoch."""
-        return self._lanes.num_steps - self._step
+        return self._tracks.num_steps - self._step
 
     @property
     def num_workers(self) -> int:
         """Worker processes that the epoch is dealt to, at least 1."""
-        return self._lanes.num_workers
+        return self._tracks.num_workers
 
     @property
     def epoch(self) -> int:
@@ -106,7 +106,7 @@ class BatchStream(IterableDataset[Batch]):
         """Go to the start of an epoch; the one that a loaded state is in the middle of goes on."""
         if epoch != self._epoch:
             self._epoch, self._step, self._first_worker = epoch, 0, 0
-            self._lanes = replace(self._lanes, intervals=((0, self._num_records),))
+            self._tracks = replace(self._tracks, intervals=((0, self._num_records),))
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches that are left of this epoch; then go to the next one.
@@ -118,17 +118,17 @@ class BatchStream(IterableDataset[Batch]):
         worker = get_worker_info()
         count, place = (1, 0) if worker is None else (worker.num_workers, worker.id)
         place = (place + self._first_worker) % count
-        if count != self._lanes.num_workers:
+        if count != self._tracks.num_workers:
             raise ValueError(
-                f"the stream has num_workers={self._lanes.num_workers}, the DataLoader {count}: give both one"
+                f"the stream has num_workers={self._tracks.num_workers}, the DataLoader {count}: give both one"
             )
         first = self._step
-        records = self._records(self._lanes.lane(self._rank, place, from_step=first))
-        for step, size in self._lanes.batch_sizes(self._rank, place, from_step=first):
+        records = self._records(self._tracks.track(self._rank, place, from_step=first))
+        for step, size in self._tracks.batch_sizes(self._rank, place, from_step=first):
             taken = list(itertools.islice(records, size))
-            taken = taken or list(self._records(self._lanes.repeated(self._rank, place)))
+            taken = taken or list(self._records(self._tracks.repeated(self._rank, place)))
             self._step = step + 1
-            yield replace(self._collate(taken), position=self.state_dict())
+            yield replace(self._collate(taken), stream_state=self.state_dict())
         self.set_epoch(self._epoch + 1)
 
     def state_dict(self) -> dict[str, Any]:
@@ -137,10 +137,10 @@ class BatchStream(IterableDataset[Batch]):
             "fingerprint": self._fingerprint,
             "num_records": self._num_records,
             "seed": self._seed,
-            "window_row_groups": self._window_row_groups,
+            "pool_row_groups": self._pool_row_groups,
             "epoch": self._epoch,
             "step": self._step,
-            "lanes": self._lanes.to_json(),
+            "tracks": self._tracks.to_json(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -150,17 +150,17 @@ class BatchStream(IterableDataset[Batch]):
             ValueError: it read other records, or in another order.
         """
         mine = self.state_dict()
-        for name in ("fingerprint", "num_records", "seed", "window_row_groups"):
+        for name in ("fingerprint", "num_records", "seed", "pool_row_groups"):
             if state[name] != mine[name]:
                 raise ValueError(
                     f"the state is of a stream with {name} {state[name]}, this one has {mine[name]}: "
                     f"an epoch can only go on over the same records in the same order"
                 )
-        before, step = Lanes.from_json(state["lanes"]), int(state["step"])
-        here = replace(self._lanes, intervals=before.intervals)
+        before, step = Tracks.from_json(state["tracks"]), int(state["step"])
+        here = replace(self._tracks, intervals=before.intervals)
         if before != here:
             here, step = replace(here, intervals=before.left_after(step)), 0
-        self._epoch, self._lanes, self._step = int(state["epoch"]), here, step
+        self._epoch, self._tracks, self._step = int(state["epoch"]), here, step
         # A DataLoader that starts now asks its first worker first. StatefulDataLoader gives each worker a state of its
         # own, in the worker, and goes on with the one whose turn it was.
         self._first_worker = step % here.num_workers if get_worker_info() is None else 0
@@ -170,16 +170,16 @@ class BatchStream(IterableDataset[Batch]):
             group_records=self._group_records,
             seed=self._seed,
             epoch=self._epoch,
-            window_row_groups=self._window_row_groups,
+            pool_row_groups=self._pool_row_groups,
         )
 
     def _records(self, intervals: list[Interval]) -> Iterator[LabelRecord]:
-        """Yield the records at some ordinals; one window of row groups is in memory at a time."""
+        """Yield the records at some ordinals; one pool of row groups is in memory at a time."""
         starts = self._dataset.row_group_starts
-        for window in self._order().windows(intervals):
+        for pool in self._order().pools(intervals):
             groups: dict[int, RowGroup] = {}
-            places = np.searchsorted(starts, window, side="right") - 1
-            for record, place in zip(window.tolist(), places.tolist(), strict=True):
+            places = np.searchsorted(starts, pool, side="right") - 1
+            for record, place in zip(pool.tolist(), places.tolist(), strict=True):
                 if place not in groups:
                     groups[place] = self._dataset.read_row_group(place)
                 yield groups[place].record(record - int(starts[place]))

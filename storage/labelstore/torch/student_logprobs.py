@@ -88,7 +88,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         candidates = torch.empty(token_ids.shape, dtype=dtype, device=logits.device)
         rest, lse, targets = (torch.empty(len(rows), dtype=dtype, device=logits.device) for _ in range(3))
-        for part in _parts(len(rows), chunk_positions):
+        for part in _chunks(len(rows), chunk_positions):
             columns = _columns(token_ids[part], logits.shape[1])
             chunk = _wide_rows(logits, rows[part], dtype, temperature)
             candidates[part] = chunk.gather(1, columns)
@@ -114,7 +114,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         of_candidates = of_candidates - total[:, None] * candidates.exp()
         of_rest = of_tail - total * (rest - lse).exp()
         gradient = torch.zeros_like(logits)
-        for part in _parts(len(rows), ctx.chunk_positions):
+        for part in _chunks(len(rows), ctx.chunk_positions):
             chunk = _wide_rows(logits, rows[part], rest.dtype, ctx.temperature)
             chunk.sub_(rest[part, None]).exp_().mul_(of_rest[part, None])
             chunk.scatter_(1, _columns(token_ids[part], logits.shape[1]), of_candidates[part])
@@ -124,7 +124,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         return gradient, None, None, None, None, None
 
 
-def _parts(num_positions: int, size: int) -> list[slice]:
+def _chunks(num_positions: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, num_positions)) for start in range(0, num_positions, size)]
 
 

@@ -28,7 +28,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> LabelDataset:
 
 
 def stream(dataset: LabelDataset, **options: Any) -> BatchStream:
-    defaults: dict[str, Any] = {"batch_size": 4, "window_row_groups": 2, "tokenizer": make_tokenizer()}
+    defaults: dict[str, Any] = {"batch_size": 4, "pool_row_groups": 2, "tokenizer": make_tokenizer()}
     collate = PaddingCollator(dataset, model=VOCAB_SIZE, max_length=64)
     return BatchStream(dataset, collate, **{**defaults, **options})
 
@@ -156,8 +156,8 @@ def test_a_state_of_other_records_or_another_order_is_refused(dataset: LabelData
         stream(dataset, seed=3).load_state_dict(state)
     with pytest.raises(ValueError, match=r"with num_records 53, this one has \d+"):
         stream(dataset, record_filter=RecordFilter(min_tokens=20)).load_state_dict(state)
-    with pytest.raises(ValueError, match="with window_row_groups 2, this one has 3"):
-        stream(dataset, window_row_groups=3).load_state_dict(state)
+    with pytest.raises(ValueError, match="with pool_row_groups 2, this one has 3"):
+        stream(dataset, pool_row_groups=3).load_state_dict(state)
 
 
 def test_bad_arguments_are_refused_before_anything_starts(dataset: LabelDataset, tmp_path: Path) -> None:

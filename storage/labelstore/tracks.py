@@ -1,6 +1,6 @@
-"""How an epoch is dealt to ranks and workers: one lane each, of equal length, and what is left after some steps.
+"""How an epoch is dealt to ranks and workers: one track each, of equal length, and what is left after some steps.
 
-A lane is a run of the epoch's order, so that each worker reads row groups of its own. What is left when a job stops is
+A track is a run of the epoch's order, so that each worker reads row groups of its own. What is left when a job stops is
 a set of intervals, whoever read the rest: any other number of ranks and workers can go on with it.
 """
 
@@ -12,15 +12,15 @@ from typing import Any
 
 from labelstore.reading_order import Interval
 
-__all__ = ["Lanes"]
+__all__ = ["Tracks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lanes:
+class Tracks:
     """Some ordinals of an epoch, dealt to ranks of `num_workers` workers each, in batches of `batch_size` records.
 
     A rank's step n comes from its worker n % num_workers, as torch's DataLoader takes them. All ranks have the same
-    number of steps. The lanes differ by at most one record; one that has none left in its last step repeats a record.
+    number of steps. The tracks differ by at most one record; one that has none left in its last step repeats a record.
 
     Raises:
         ValueError: a number is below 1.
@@ -41,13 +41,13 @@ class Lanes:
         return sum(stop - start for start, stop in self.intervals)
 
     @property
-    def num_lanes(self) -> int:
+    def num_tracks(self) -> int:
         return self.num_ranks * self.num_workers
 
     @property
     def num_steps(self) -> int:
         """Batches that each rank has."""
-        longest = -(-self.num_records // self.num_lanes)
+        longest = -(-self.num_records // self.num_tracks)
         return self.num_workers * -(-longest // self.batch_size)
 
     def batch_sizes(self, rank: int, worker: int, *, from_step: int) -> Iterator[tuple[int, int]]:
@@ -61,14 +61,14 @@ class Lanes:
                 done = self._num_done(worker, step)
                 yield step, max(0, min(self.batch_size, stop - start - done))
 
-    def lane(self, rank: int, worker: int, *, from_step: int = 0) -> list[Interval]:
-        """Return the ordinals of a worker's lane, but for those of its batches before a step."""
+    def track(self, rank: int, worker: int, *, from_step: int = 0) -> list[Interval]:
+        """Return the ordinals of a worker's track, but for those of its batches before a step."""
         start, stop = self._edges(rank * self.num_workers + worker)
         return self._cut(min(start + self._num_done(worker, from_step), stop), stop)
 
     def repeated(self, rank: int, worker: int) -> list[Interval]:
-        """Return the ordinal that a worker repeats when its lane has none left: its first, or the first of all."""
-        start, stop = (self.lane(rank, worker) or self.intervals)[0]
+        """Return the ordinal that a worker repeats when its track has none left: its first, or the first of all."""
+        start, stop = (self.track(rank, worker) or self.intervals)[0]
         return [(start, min(start + 1, stop))]
 
     def left_after(self, step: int) -> tuple[Interval, ...]:
@@ -76,7 +76,7 @@ class Lanes:
         left: list[Interval] = []
         for rank in range(self.num_ranks):
             for worker in range(self.num_workers):
-                left += self.lane(rank, worker, from_step=step)
+                left += self.track(rank, worker, from_step=step)
         return tuple(_joined(left))
 
     def to_json(self) -> dict[str, Any]:
@@ -89,16 +89,16 @@ class Lanes:
         }
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Lanes:
-        """Return the lanes of `to_json`."""
+    def from_json(cls, content: dict[str, Any]) -> Tracks:
+        """Return the tracks of `to_json`."""
         return cls(**{**content, "intervals": tuple((start, stop) for start, stop in content["intervals"])})
 
     def _num_done(self, worker: int, step: int) -> int:
-        """Return how many records of its lane a worker has been through before the rank's step."""
+        """Return how many records of its track a worker has been through before the rank's step."""
         return self.batch_size * max(0, -(-(step - worker) // self.num_workers))
 
-    def _edges(self, lane: int) -> Interval:
-        return lane * self.num_records // self.num_lanes, (lane + 1) * self.num_records // self.num_lanes
+    def _edges(self, track: int) -> Interval:
+        return track * self.num_records // self.num_tracks, (track + 1) * self.num_records // self.num_tracks
 
     def _cut(self, start: int, stop: int) -> list[Interval]:
         """Return what the places [start, stop) of all ordinals in a row are."""
