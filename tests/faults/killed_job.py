@@ -67,7 +67,7 @@ class OutOfOrderTeacher(FakeTeacher):
                 return
             request = in_flight.pop(rng.randrange(len(in_flight)))
             (answer,) = super().label([request])
-            if self._log_path is not None:
+            if self._log_path is not None and isinstance(request, GenerateRequest):  # no reading again at the end
                 log(self._log_path, request.request_id)
             yield answer
 
