@@ -74,6 +74,8 @@ teacher_options: list[Callable[[Any], Any]] = [
 _JOB_OPTIONS: list[Callable[[Any], Any]] = [
     output_option("the dataset", group=_JOB),
     job_file_option(_JOB),
+    grouped(_JOB, "--dry-run", is_flag=True, help="Show job, teacher, three prompts and size; start nothing."),
+    grouped(_JOB, "--yaml", "as_yaml", is_flag=True, help="With --dry-run: print a commented job file for -c."),
     grouped(
         _JOB, "--block-size", type=int, default=2048, show_default=True, help="Prompts in a unit of work (a block)."
     ),

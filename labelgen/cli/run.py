@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["build_spec", "run_command"]
 
 
-def run_command(*, as_json: bool, quiet: bool, **options: Any) -> None:
-    """Run a job that the command line describes.
+def run_command(*, as_json: bool, quiet: bool, dry_run: bool, as_yaml: bool, **options: Any) -> None:
+    """Run a job that the command line describes, or show what it would do.
 
     Raises:
         click.ClickException: the command asks for what cannot be.
     """
+    if as_yaml and not dry_run:
+        raise click.UsageError("--yaml prints the job of --dry-run; give both")
     from labelgen.cli.progress import TerminalWatcher
     from labelgen.cli.render import print_summary
     from labelgen.job.progress import NullWatcher
@@ -29,6 +31,12 @@ def run_command(*, as_json: bool, quiet: bool, **options: Any) -> None:
 
     try:
         spec = build_spec(**options)
+        if dry_run:
+            from labelgen.cli.render_preview import print_preview
+
+            command = click.get_current_context().command
+            print_preview(Job(spec).preview(), command=command, as_yaml=as_yaml, as_json=as_json)
+            return
         with TerminalWatcher() as watcher, StopSignals(grace_seconds=spec.grace_seconds) as stop:
             try:
                 with stop.interruptible():

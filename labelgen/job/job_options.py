@@ -6,7 +6,7 @@ from typing import Any
 
 from labelgen.job.spec import RunSpec
 
-__all__ = ["job_options"]
+__all__ = ["job_file_bytes", "job_options"]
 
 
 def job_options(spec: RunSpec) -> dict[str, Any]:
@@ -56,3 +56,11 @@ def job_options(spec: RunSpec) -> dict[str, Any]:
             "seed": spec.seed,
         }
     return {name: value for name, value in options.items() if value is not None and value != [] and value != {}}
+
+
+def job_file_bytes(spec: RunSpec) -> bytes:
+    """Return the job file that asks for the run again: `labelgen generate -c FILE`, or `score`."""
+    import yaml
+
+    text = yaml.safe_dump(job_options(spec), sort_keys=False, allow_unicode=True)
+    return f"# labelgen {spec.task} -c FILE\n{text}".encode()

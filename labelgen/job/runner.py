@@ -9,8 +9,10 @@ from typing import Any
 import labelgen
 from labelgen.job.blocks import BlockCollector
 from labelgen.job.fingerprint import fingerprint_fields
+from labelgen.job.job_options import job_file_bytes
 from labelgen.job.labelling import Labelling
 from labelgen.job.predecessors import Predecessors, find_predecessors
+from labelgen.job.preview import JobPreview, make_preview
 from labelgen.job.progress import NullWatcher, RunSummary, RunWatcher
 from labelgen.job.publisher import BlockPublisher
 from labelgen.job.pulse import Pulse
@@ -33,6 +35,7 @@ from labelstore.rescored import Rescored
 __all__ = ["Job", "run"]
 
 ENGINE_LOG = ".labelgen/logs/engine.log"
+JOB_NAME = ".labelgen/job.yaml"
 _LOW_KEPT_MASS = 0.8
 
 
@@ -95,6 +98,14 @@ class Job:
             created_at=utc_now(),
         )
 
+    def preview(self) -> JobPreview:
+        """Return what the job would do, without starting the engine or writing a file."""
+        try:
+            return make_preview(self._requests, self._sources)
+        finally:
+            if self._owns_teacher:
+                self._teacher.close()
+
     def run(self, watcher: RunWatcher, *, stop: StopSignals | None = None) -> RunSummary:
         """Do it; see `run`."""
         stop = stop or StopSignals()
@@ -117,6 +128,7 @@ class Job:
             )
             writer = DatasetWriter(root, self._header, codec=codec_named(spec.codec), is_begun=journal.has_segments)
             rejects = RejectLog(writer.store)
+            writer.store.replace(JOB_NAME, job_file_bytes(spec))
             snapshot = PromptSnapshot(root)
             ingest = self._ingest(snapshot, rejects)
             blocks = snapshot.blocks

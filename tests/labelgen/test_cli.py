@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from labelgen.cli import main
@@ -64,6 +65,34 @@ def test_score_reads_documents(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     record = json.loads(call("inspect", tmp_path / "out", "--record", 0, "--json").stdout)
     assert record["document_offset"] == 1 and len(record["labels"][0]["token_ids"]) == 5
+
+
+def test_a_dry_run_shows_the_job_and_writes_nothing(prompts: Path, tmp_path: Path) -> None:
+    with prompts.open("a") as file:
+        file.write("no JSON\n")
+    arguments = ["generate", prompts, "-o", tmp_path / "out", "--teacher", "fake", "--max-tokens", 9, "--dry-run"]
+    shown = call(*arguments, "--system", "Be brief.")
+    assert shown.exit_code == 0, shown.output
+    assert "system: Be brief.\nuser: question 1\nassistant: " in shown.stdout and "question 3" not in shown.stdout
+    assert "45 at most (--max-tokens)" in shown.stdout and "1 of the rows read" in shown.stdout
+    assert "1,000 in its output layer" in shown.stdout and "temperature 1.0" in shown.stdout
+    assert not (tmp_path / "out").exists()
+    preview = json.loads(call(*arguments, "--json").stdout)
+    assert preview["num_prompts"] == 5 and preview["is_counted_whole"] and preview["max_labels"] == 45
+    assert [prompt["problem"] for prompt in preview["rendered"]] == [None] * 3
+    assert call(*arguments[:-1], "--yaml").exit_code == 2
+
+
+def test_a_dry_run_writes_the_job_file_that_a_dataset_keeps_too(prompts: Path, tmp_path: Path) -> None:
+    options = ["--teacher", "fake", "--max-tokens", 9, "--top-k", 5, "--column", "id"]
+    written = call("generate", prompts, "-o", tmp_path / "out", *options, "--dry-run", "--yaml")
+    assert written.exit_code == 0 and "# Tokens in a response at most." in written.stdout
+    (tmp_path / "job.yaml").write_text(written.stdout)
+    assert call("generate", "-c", tmp_path / "job.yaml").exit_code == 0
+    kept = tmp_path / "out/.labelgen/job.yaml"
+    again = call("generate", "-c", kept)
+    assert again.exit_code == 0 and "nothing to do" in again.stderr
+    assert yaml.safe_load(kept.read_text()) == yaml.safe_load(written.stdout)
 
 
 def test_a_record_is_shown_by_number_and_by_id(tmp_path: Path) -> None:

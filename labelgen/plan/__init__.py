@@ -1,0 +1,1 @@
+"""What labels will cost and keep, known before they are paid for."""
