@@ -8,6 +8,7 @@ import click
 
 import labelgen
 from labelgen.cli.convert import convert
+from labelgen.cli.doctor import doctor
 from labelgen.cli.finish import finish
 from labelgen.cli.generate import generate
 from labelgen.cli.inspect import inspect
@@ -53,5 +54,5 @@ def main() -> None:
     """
 
 
-for command in (generate, score, status, inspect, verify, convert, finish):
+for command in (generate, score, status, inspect, verify, convert, finish, doctor):
     main.add_command(command)
