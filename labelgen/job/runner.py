@@ -31,6 +31,7 @@ from labelstore.entry import total_counts
 from labelstore.header import Header
 from labelstore.journal import Journal, Recovery
 from labelstore.rescored import Rescored
+from labelstore.store import LocalStore
 
 __all__ = ["Job", "run"]
 
@@ -128,7 +129,7 @@ class Job:
             )
             writer = DatasetWriter(root, self._header, codec=codec_named(spec.codec), is_begun=journal.has_segments)
             rejects = RejectLog(writer.store)
-            writer.store.replace(JOB_NAME, job_file_bytes(spec))
+            _keep_job(writer.store, spec)
             snapshot = PromptSnapshot(root)
             ingest = self._ingest(snapshot, rejects)
             blocks = snapshot.blocks
@@ -281,6 +282,17 @@ class Job:
         if has_plain and self._teacher.tokenizer.has_chat_template:
             warnings.append("'prompt' rows go to the teacher as plain text; its chat template takes 'messages' rows")
         return warnings
+
+
+def _keep_job(store: LocalStore, spec: RunSpec) -> None:
+    """Leave the job's description with the dataset; one that is there already is not touched."""
+    content = job_file_bytes(spec)
+    try:
+        is_there = store.read(JOB_NAME) == content
+    except FileNotFoundError:
+        is_there = False
+    if not is_there:
+        store.replace(JOB_NAME, content)
 
 
 def _num_prompts(writer: DatasetWriter) -> int:

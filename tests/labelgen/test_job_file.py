@@ -17,6 +17,9 @@ EVERY_OPTION: dict[str, Any] = {
     "prompts": ["a.jsonl", "b.csv"],
     "output": "labels",
     "block_size": 7,
+    "journal_dir": "/tmp/journal",
+    "flush_seconds": 5.0,
+    "grace_seconds": 2.0,
     "max_rejects": "2.5%",
     "teacher": "owner/name",
     "dtype": "bfloat16",
@@ -78,6 +81,14 @@ def test_a_job_file_says_all_that_the_command_line_can(tmp_path: Path, specs: li
     path = write(tmp_path / "job.yaml", EVERY_OPTION)
     call("generate", "-c", path)
     assert job_options(specs[0]) == EVERY_OPTION
+
+
+def test_no_option_is_left_out() -> None:
+    others = {"prompt_field", "messages_field", "limit", "keep_mass", "min_k", "max_k"}  # they exclude some of these
+    options = {
+        max(parameter.opts, key=len).lstrip("-").replace("-", "_") for parameter in main.commands["generate"].params
+    }
+    assert options - {"config", "dry_run", "yaml", "json", "quiet"} == set(EVERY_OPTION) | others
 
 
 def test_flags_and_arguments_go_before_the_file(tmp_path: Path, specs: list[RunSpec]) -> None:
