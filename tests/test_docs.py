@@ -24,6 +24,7 @@ PAGES_WITH_PYTHON = [
     "docs/what-a-label-means.md",
     "docs/convert.md",
     "docs/is-my-dataset-right.md",
+    "docs/reading-labels.md",
 ]
 
 

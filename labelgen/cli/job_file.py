@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +21,11 @@ _NOT_IN_FILES = {"help", "config", "dry_run", "yaml", "json", "quiet"}
 _WIDTH = 110
 
 
-def job_file_option(group: str) -> Callable[[_Command], _Command]:
-    """Return the option -c, whose file gives the values that the command line does not."""
+def job_file_option(group: str, *, ignored: Container[str] = ()) -> Callable[[_Command], _Command]:
+    """Return the option -c, whose file gives the values that the command line does not.
+
+    Names that are `ignored` may stand in the file: they are of commands that read the same one.
+    """
     return grouped(
         group,
         "-c",
@@ -30,7 +34,7 @@ def job_file_option(group: str) -> Callable[[_Command], _Command]:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         is_eager=True,
         expose_value=False,
-        callback=_load,
+        callback=functools.partial(_load, ignored=ignored),
         help="Job file (YAML): any of these options by name, and prompts or texts; flags override it.",
     )
 
@@ -54,7 +58,7 @@ def render_job_file(command: click.Command, options: Mapping[str, Any], *, versi
     return "\n".join(lines) + "\n"
 
 
-def _load(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+def _load(ctx: click.Context, parameter: click.Parameter, path: Path | None, *, ignored: Container[str]) -> None:
     """Take the file's values as defaults of this call."""
     if path is None:
         return
@@ -70,6 +74,8 @@ def _load(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     defaults: dict[str, Any] = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")
+        if name not in names and name in ignored:
+            continue
         if name not in names:
             nearest = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; there are {', '.join(sorted(names))}"

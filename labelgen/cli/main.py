@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import click
 
@@ -12,6 +13,7 @@ from labelgen.cli.doctor import doctor
 from labelgen.cli.finish import finish
 from labelgen.cli.generate import generate
 from labelgen.cli.inspect import inspect
+from labelgen.cli.plan import plan
 from labelgen.cli.score import score
 from labelgen.cli.status import status
 from labelgen.cli.verify import verify
@@ -46,13 +48,16 @@ class LabelgenGroup(click.Group):
 
 @click.group(cls=LabelgenGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(labelgen.__version__, prog_name="labelgen")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Make offline teacher-label datasets for LLM distillation.
 
     A teacher runs once over a prompt set; the tokens it wrote and its top-k log-probabilities go into Parquet shards,
     which a student's trainer reads as often as it likes.
     """
+    if os.environ.get("NO_COLOR"):  # rich looks by itself
+        ctx.color = False
 
 
-for command in (generate, score, status, inspect, verify, convert, finish, doctor):
+for command in (generate, score, plan, status, inspect, verify, convert, finish, doctor):
     main.add_command(command)

@@ -15,10 +15,13 @@ from labelgen.cli.option_types import NAME_AND_VALUE, TEXT_FILE
 __all__ = [
     "chat_options",
     "dataset_argument",
+    "field_option",
     "gpu_memory_option",
     "json_option",
     "output_option",
+    "prompt_options",
     "quiet_option",
+    "response_options",
     "run_options",
     "teacher_options",
     "tensor_parallel_option",
@@ -32,7 +35,8 @@ dataset_argument = click.argument("dataset", metavar="DIR", type=click.Path(path
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress and no notes; warnings and errors only.")
 
-_JOB, _PROMPTS, _TEACHER, _KEPT, _CHATS = "The job", "Prompts", "Teacher", "What is kept of each label", "Chats"
+_JOB, _PROMPTS, _TEACHER = "The job", "Prompts", "Teacher"
+_KEPT, _CHATS, _RESPONSES = "What is kept of each label", "Chats", "Responses"
 
 gpu_memory_option = grouped(
     _TEACHER,
@@ -62,14 +66,25 @@ def output_option(what: str, *, group: str | None = None) -> Callable[[_Command]
     return decorator
 
 
-teacher_options: list[Callable[[Any], Any]] = [
-    grouped(_TEACHER, "--teacher", metavar="MODEL", required=True, help="Model folder, or a hub name: owner/name."),
-    grouped(_TEACHER, "--dtype", help="auto, float32, bfloat16 or float16.  [default: float32 on a CPU, else auto]"),
-    grouped(_TEACHER, "--head-dtype", help="Precision of the output layer; float32 breaks a bfloat16 head's ties."),
-    grouped(_TEACHER, "--max-model-len", type=int, help="Context in tokens.  [default: the model's]"),
-    gpu_memory_option,
-    tensor_parallel_option,
-]
+def teacher_options(*, is_required: bool = True) -> list[Callable[[Any], Any]]:
+    """Return the options that say which teacher is loaded, and how."""
+    return [
+        grouped(
+            _TEACHER,
+            "--teacher",
+            metavar="MODEL",
+            required=is_required,
+            help="Model folder, or a hub name: owner/name.",
+        ),
+        grouped(
+            _TEACHER, "--dtype", help="auto, float32, bfloat16 or float16.  [default: float32 on a CPU, else auto]"
+        ),
+        grouped(_TEACHER, "--head-dtype", help="Precision of the output layer; float32 breaks a bfloat16 head's ties."),
+        grouped(_TEACHER, "--max-model-len", type=int, help="Context in tokens.  [default: the model's]"),
+        gpu_memory_option,
+        tensor_parallel_option,
+    ]
+
 
 _JOB_OPTIONS: list[Callable[[Any], Any]] = [
     output_option("the dataset", group=_JOB),
@@ -112,11 +127,11 @@ _JOB_OPTIONS: list[Callable[[Any], Any]] = [
         metavar="N",
         help="Records that the teacher reads again at the end, to prove the labels; 0: none.",
     ),
-    grouped(_JOB, "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
+    grouped(_JOB, "--json", "as_json", is_flag=True, help="Print events and the result as JSON lines on stdout."),
     grouped(_JOB, "--quiet", is_flag=True, help="No progress and no notes; warnings and errors only."),
 ]
 
-_PROMPT_OPTIONS: list[Callable[[Any], Any]] = [
+prompt_options: list[Callable[[Any], Any]] = [
     grouped(_PROMPTS, "--id-field", metavar="FIELD", default="id", show_default=True, help="Field that names a row."),
     grouped(_PROMPTS, "--template", type=TEXT_FILE, metavar="FILE", help="Text with {field} for a row's values."),
     grouped(
@@ -174,10 +189,24 @@ chat_options: list[Callable[[Any], Any]] = [
 ]
 
 
+response_options: list[Callable[[Any], Any]] = [
+    grouped(_RESPONSES, "--responses", type=int, default=1, show_default=True, help="Responses to each prompt."),
+    grouped(
+        _RESPONSES, "--max-tokens", type=int, default=1024, show_default=True, help="Tokens in a response at most."
+    ),
+    grouped(_RESPONSES, "--temperature", type=float, help="0 is greedy.  [default: the model's generation_config]"),
+    grouped(_RESPONSES, "--sampling-top-p", type=float, help="Nucleus sampling.  [default: the model's]"),
+    grouped(_RESPONSES, "--sampling-top-k", type=int, help="Sample from this many tokens.  [default: the model's]"),
+    grouped(_RESPONSES, "--sampling-min-p", type=float, help="Least share of the likeliest.  [default: the model's]"),
+    grouped(_RESPONSES, "--stop", multiple=True, metavar="TEXT", help="Text that ends a response; repeatable."),
+    grouped(_RESPONSES, "--seed", type=int, default=0, show_default=True, help="Seed of the run's sampling."),
+]
+
+
 def run_options(*field_options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
     """Return the decorator that adds the options of every command that labels; `field_options` name the content."""
-    named = [*field_options, *_PROMPT_OPTIONS]
-    return with_options([*_JOB_OPTIONS, *teacher_options, *named, *_KEPT_OPTIONS])
+    named = [*field_options, *prompt_options]
+    return with_options([*_JOB_OPTIONS, *teacher_options(), *named, *_KEPT_OPTIONS])
 
 
 def field_option(name: str, what: str) -> Callable[[_Command], _Command]:

@@ -6,6 +6,7 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.status import Status
 
 __all__ = ["ProgressDisplay"]
 
@@ -22,13 +23,30 @@ class ProgressDisplay:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_line: float | None = None
+        self._status: Status | None = None
+        self._stage = ""
 
     def __enter__(self) -> ProgressDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
         if self._bar is not None:
             self._bar.stop()
+
+    def stage(self, message: str) -> None:
+        """Show what is done before there is a bar: a name, and perhaps ": " and how far it is."""
+        name = message.partition(": ")[0]
+        if self.console.is_terminal:
+            if self._status is None:
+                self._status = self.console.status(message)
+                self._status.start()
+            self._status.update(message)
+        elif name != self._stage or self._is_due():
+            self._stage = name
+            self.start_clock()
+            self.console.print(message, markup=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
         self.console.print(f"note: {message}", markup=False, soft_wrap=True)
@@ -39,13 +57,19 @@ class ProgressDisplay:
 
     def show(self, *, done: int, total: int, rate: str, line: str) -> None:
         """Show the numbers and the rate in the bar, or `line` where there is none."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
         if self.console.is_terminal:
             self._show_bar(done, total, rate)
         elif self._last_line is None:
             self.start_clock()
-        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+        elif self._is_due():
             self.start_clock()
-            self.console.print(line)
+            self.console.print(line, soft_wrap=True)
+
+    def _is_due(self) -> bool:
+        return self._last_line is not None and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
 
     def _show_bar(self, done: int, total: int, rate: str) -> None:
         if self._bar is None:

@@ -24,6 +24,7 @@ __all__ = ["count_values", "print_dataset", "print_rows", "print_summary", "size
 def print_summary(summary: RunSummary, *, as_json: bool) -> None:
     """Print what a run came to."""
     values = {
+        "event": "summary",
         "output": str(summary.output_dir),
         **count_values(summary.counts, summary.num_bytes),
         "new_records": summary.num_new_records,

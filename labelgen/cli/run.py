@@ -23,7 +23,7 @@ def run_command(*, as_json: bool, quiet: bool, dry_run: bool, as_yaml: bool, **o
     """
     if as_yaml and not dry_run:
         raise click.UsageError("--yaml prints the job of --dry-run; give both")
-    from labelgen.cli.progress import TerminalWatcher
+    from labelgen.cli.progress import EventWatcher, TerminalWatcher, print_event
     from labelgen.cli.render import print_summary
     from labelgen.job.progress import NullWatcher
     from labelgen.job.runner import Job
@@ -37,7 +37,8 @@ def run_command(*, as_json: bool, quiet: bool, dry_run: bool, as_yaml: bool, **o
             command = click.get_current_context().command
             print_preview(Job(spec).preview(), command=command, as_yaml=as_yaml, as_json=as_json)
             return
-        with TerminalWatcher() as watcher, StopSignals(grace_seconds=spec.grace_seconds) as stop:
+        watching = EventWatcher() if as_json else TerminalWatcher()
+        with watching as watcher, StopSignals(grace_seconds=spec.grace_seconds) as stop:
             try:
                 with stop.interruptible():
                     job = Job(spec)
@@ -45,6 +46,8 @@ def run_command(*, as_json: bool, quiet: bool, dry_run: bool, as_yaml: bool, **o
                 raise stop.error("nothing was begun") from None
             summary = job.run(NullWatcher() if quiet else watcher, stop=stop)
     except JobStoppedError as stopped:
+        if as_json:
+            print_event("stopped", message=str(stopped))
         click.echo(str(stopped), err=True)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -86,6 +89,11 @@ def build_spec(
     as_chat: bool = False,
     chat_template: str | None = None,
     chat_template_args: Sequence[tuple[str, Any]] = (),
+    temperature: float | None = None,
+    sampling_top_p: float | None = None,
+    sampling_top_k: int | None = None,
+    sampling_min_p: float | None = None,
+    stop: Sequence[str] = (),
     **of_the_spec: Any,
 ) -> RunSpec:
     """Return the run that the options describe.
@@ -100,6 +108,7 @@ def build_spec(
     from labelgen.prompts.rejects import RejectLimit
     from labelgen.prompts.row_template import RowTemplate
     from labelgen.teachers.engine_settings import EngineSettings
+    from labelgen.teachers.sampling import SamplingChoice
     from labelstore.selection import Selection
 
     arguments: Mapping[str, Any] = dict(chat_template_args)
@@ -129,6 +138,9 @@ def build_spec(
             template=None if template is None else RowTemplate(template),
             system=system,
             as_chat=as_chat,
+        ),
+        sampling=SamplingChoice(
+            temperature=temperature, top_p=sampling_top_p, top_k=sampling_top_k, min_p=sampling_min_p, stop=tuple(stop)
         ),
         chat_template=ChatTemplate(text=chat_template, arguments=arguments),
         sample=None if sample_prompts is None else PromptSample(size=sample_prompts, seed=sample_seed),

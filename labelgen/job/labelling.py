@@ -47,6 +47,8 @@ class Labelling:
         self.num_records = 0
         self.num_labels = 0
         self._num_requests = 0
+        self._num_drawn = 0
+        self._kept_mass_sum = 0.0
 
     @property
     def progress(self) -> RunProgress:
@@ -60,6 +62,10 @@ class Labelling:
             seconds=self.seconds,
             num_prompts_done=self._collector.num_prompts_done,
             num_prompts_answered=self._collector.num_prompts_answered,
+            num_in_flight=self._num_drawn - self._num_requests,
+            kept_mass=self._kept_mass_sum / self.num_labels if self.num_labels else None,
+            num_published_labels=self._publisher.num_labels,
+            num_published_bytes=self._publisher.num_bytes,
         )
 
     @property
@@ -97,9 +103,10 @@ class Labelling:
 
     def _label(self, predecessors: Predecessors, stop: StopSignals) -> None:
         made = self._collector.requests()
-        requests: Iterator[Request] = itertools.takewhile(lambda _: not stop.is_asked, made)
+        requests = self._counted(itertools.takewhile(lambda _: not stop.is_asked, made))
         first = next(requests, None)
         if first is not None:  # where all is rejected, or in the journal, no engine is started
+            self._watcher.stage("loading the teacher")
             with stop.interruptible():
                 self._teacher.start()
             requests = itertools.chain([first], requests)
@@ -115,10 +122,16 @@ class Labelling:
             if record is not None:
                 self.num_records += 1
                 self.num_labels += len(record.labels)
+                self._kept_mass_sum += float(record.labels.kept_mass.sum())
             self._answered = time.monotonic()
             self._submit(stop)
             self._watcher.advance(self.progress)
         self._submit(stop)  # blocks that needed no answer
+
+    def _counted(self, requests: Iterator[Request]) -> Iterator[Request]:
+        for request in requests:
+            self._num_drawn += 1
+            yield request
 
     def _submit(self, stop: StopSignals) -> None:
         self._publisher.check()  # a failed write ends the job now, not when the next block is complete

@@ -24,6 +24,34 @@ class RunProgress:
     seconds: float  # since the first request
     num_prompts_done: int = 0  # every response of theirs is answered or refused, by this job or an earlier one
     num_prompts_answered: int = 0  # of those, by this job
+    num_in_flight: int = 0  # requests that the teacher has and has not answered
+    kept_mass: float | None = None  # mean over this job's labels; None before the first
+    num_published_labels: int = 0  # of blocks that this job has published
+    num_published_bytes: int = 0  # on disk, everything included
+
+    @property
+    def labels_per_second(self) -> float:
+        return self.num_labels / self.seconds if self.seconds else 0.0
+
+    @property
+    def bytes_per_label(self) -> float | None:
+        """Of what is published; None before the first block is."""
+        return self.num_published_bytes / self.num_published_labels if self.num_published_labels else None
+
+    @property
+    def projected_bytes(self) -> float | None:
+        """What this job's labels will take in all; None before it can be told."""
+        if self.bytes_per_label is None or not self.num_prompts_answered:
+            return None
+        num_prompts = self.total_prompts - self.num_prompts_done + self.num_prompts_answered
+        return self.bytes_per_label * self.num_labels * num_prompts / self.num_prompts_answered
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate so far; None before the first prompt is done."""
+        if not self.num_prompts_answered:
+            return None
+        return (self.total_prompts - self.num_prompts_done) * self.seconds / self.num_prompts_answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +77,18 @@ class RunSummary:
 class RunWatcher(Protocol):
     """Is told how a run goes."""
 
+    def stage(self, message: str, /) -> None:
+        """What the job does now, before there are labels: called again and again while it goes on."""
+
     def note(self, message: str, /) -> None: ...
     def advance(self, progress: RunProgress, /) -> None: ...
 
 
 class NullWatcher:
     """Watches nothing."""
+
+    def stage(self, message: str, /) -> None:
+        pass
 
     def note(self, message: str, /) -> None:
         pass

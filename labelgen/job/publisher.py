@@ -43,6 +43,8 @@ class BlockPublisher:
         self._note = note
         self._queue: queue.Queue[tuple[str, list[Reject]] | None] = queue.Queue(maxsize=_MAX_WAITING)
         self._failure: BaseException | None = None
+        self.num_labels = 0  # published by this job
+        self.num_bytes = 0
         # A daemon: a job that is told to stop does not wait until a block is encoded, as the journal has it.
         self._thread = threading.Thread(target=self._work, name="labelgen-publisher", daemon=True)
 
@@ -107,6 +109,10 @@ class BlockPublisher:
                 recorded=self._recorded,
                 are_checked=True,  # when they came
             )
+            if was_first:
+                shards = self._writer.entries[block].shards
+                self.num_labels += sum(shard.counts.num_labels for shard in shards)
+                self.num_bytes += sum(shard.num_bytes for shard in shards)
         self._journal.remove(block)
         if not was_first:
             self._note(f"block {block} was published by another job first; this one's copy is dropped")

@@ -131,7 +131,7 @@ class Job:
             rejects = RejectLog(writer.store)
             _keep_job(writer.store, spec)
             snapshot = PromptSnapshot(root)
-            ingest = self._ingest(snapshot, rejects)
+            ingest = self._ingest(snapshot, rejects, watcher)
             blocks = snapshot.blocks
             missing = [block for block in blocks if block not in writer.entries]
             self._check_chats(snapshot, missing)
@@ -142,6 +142,8 @@ class Job:
             num_records = total_counts(writer.entries.values()).num_records + recovery.num_records
         for note in self._notes(writer, ingest, missing, recovery):
             watcher.note(note)
+        if missing and self._owns_teacher:
+            watcher.note(f"the engine's log is {root / ENGINE_LOG}")
         for note in predecessors.notes(num_records=num_records) if missing else ():
             watcher.note(note)
         finder = SuspectFinder(self._teacher, note=watcher.note, before_group=pulse.beat)
@@ -179,7 +181,7 @@ class Job:
             rescored=rescored,
         )
 
-    def _ingest(self, snapshot: PromptSnapshot, rejects: RejectLog) -> Ingest:
+    def _ingest(self, snapshot: PromptSnapshot, rejects: RejectLog, watcher: RunWatcher) -> Ingest:
         spec = self._spec
         ingest = snapshot.ingest(
             self._sources,
@@ -188,6 +190,7 @@ class Job:
             sample=spec.sample,
             rejects=rejects,
             max_rejects=spec.max_rejects,
+            watch=lambda read: watcher.stage(f"reading prompts: {read.num_rows:,} rows, {read.num_new:,} new"),
         )
         if not snapshot.blocks:
             raise ValueError(f"no prompts in {', '.join(spec.sources)}: {_why_none(ingest, spec.output_dir)}")

@@ -15,10 +15,10 @@ MEASUREMENTS = "benchmarks/results/storage-2026-11-24.md"
 # source code, chats. Bytes a label with everything, by codec and candidates.
 _TOP_KS = (16, 64, 128)
 _BYTES = {
-    "open": ((82.7, 84.6), (295.1, 303.0), (571.6, 587.5)),
-    "exact": ((63.1, 64.7), (222.7, 230.5), (432.8, 446.3)),
-    "standard": ((19.3, 21.1), (62.5, 67.8), (114.7, 125.4)),
-    "small": ((17.6, 19.5), (55.5, 61.3), (102.6, 112.2)),
+    "open": ((82.7, 84.6), (295.0, 303.0), (571.5, 587.5)),
+    "exact": ((63.1, 64.8), (222.6, 230.5), (432.7, 446.3)),
+    "standard": ((19.2, 21.1), (62.5, 67.9), (114.7, 125.4)),
+    "small": ((17.5, 19.5), (55.5, 61.3), (102.5, 112.3)),
 }
 _TRUNCATION_KL = ((0.130, 0.294), (0.055, 0.148), (0.035, 0.102))  # nats, by candidates
 # Short records pay for their texts and ids with few labels, and a small dataset for its codec's model: the demo's 44

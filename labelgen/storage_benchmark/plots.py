@@ -13,9 +13,9 @@ from typing import Any
 from labelgen.storage_benchmark.rivals import REFERENCE
 from labelgen.storage_benchmark.rows import StorageRow
 
-__all__ = ["write_plots"]
+__all__ = ["CODEC_COLOURS", "write_plots"]
 
-_CODEC_COLOURS = {"standard": "#0072B2", "small": "#009E73", "exact": "#E69F00", "open": "#D55E00"}
+CODEC_COLOURS = {"standard": "#0072B2", "small": "#009E73", "exact": "#E69F00", "open": "#D55E00"}
 _STREAM_COLOURS = {
     "ids": "#0072B2",
     "values": "#56B4E9",
@@ -224,7 +224,7 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, str, str]], *, x: float) 
 
 
 def _colour(row: StorageRow) -> str:
-    return _CODEC_COLOURS.get(row.method, "#000000") if row.is_codec else _RIVAL_COLOUR
+    return CODEC_COLOURS.get(row.method, "#000000") if row.is_codec else _RIVAL_COLOUR
 
 
 def _line_style(row: StorageRow) -> dict[str, Any]:

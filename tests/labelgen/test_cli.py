@@ -44,7 +44,10 @@ def test_generate_inspect_and_verify_fit_together(prompts: Path, tmp_path: Path)
     out = tmp_path / "out"
     made = call("generate", prompts, "-o", out, "--teacher", "fake", "--max-tokens", 9, "--json")
     assert made.exit_code == 0, made.output
-    summary = json.loads(made.stdout)
+    events = [json.loads(line) for line in made.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["stage", "note", "stage", "progress", "summary"]
+    assert events[0]["detail"] == "5 rows, 5 new" and "engine.log" in events[1]["message"]
+    summary = events[-1]
     assert summary["records"] == summary["new_records"] == 5
     shown = json.loads(call("inspect", out, "--json").stdout)
     assert shown["teacher"] == "fake" and shown["selection"] == {"top_k": 64}

@@ -27,8 +27,12 @@ class Watcher:
     """Keeps what it is told."""
 
     def __init__(self) -> None:
+        self.stages: list[str] = []
         self.notes: list[str] = []
         self.progress: list[RunProgress] = []
+
+    def stage(self, message: str, /) -> None:
+        self.stages.append(message)
 
     def note(self, message: str, /) -> None:
         self.notes.append(message)
