@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 
 from labelgen.job.blocks import BlockCollector
+from labelgen.job.concerns import ends_in_loop
 from labelgen.job.predecessors import Predecessors
 from labelgen.job.progress import RunProgress, RunWatcher
 from labelgen.job.publisher import BlockPublisher
 from labelgen.job.stopping import StoppedError, StopSignals
 from labelgen.job.suspects import SuspectFinder
-from labelgen.teachers.teacher import Request, Teacher
+from labelgen.prompts.rejects import RejectLimit
+from labelgen.teachers.teacher import Answer, Refusal, Request, Teacher
 from labelstore.journal import Journal
 
 __all__ = ["Labelling"]
@@ -34,6 +36,7 @@ class Labelling:
         watcher: RunWatcher,
         *,
         total_prompts: int,
+        max_rejects: RejectLimit | None = None,
     ) -> None:
         self._teacher = teacher
         self._collector = collector
@@ -42,10 +45,12 @@ class Labelling:
         self._finder = finder
         self._watcher = watcher
         self._total_prompts = total_prompts
+        self._max_rejects = max_rejects
         self._started: float | None = None
         self._answered: float | None = None
         self.num_records = 0
         self.num_labels = 0
+        self.num_looping = 0  # responses that end by repeating themselves
         self._num_requests = 0
         self._num_drawn = 0
         self._kept_mass_sum = 0.0
@@ -122,11 +127,21 @@ class Labelling:
             if record is not None:
                 self.num_records += 1
                 self.num_labels += len(record.labels)
+                if record.finish_reason is not None:
+                    self.num_looping += ends_in_loop(record.input_ids[record.spans[0, 0] :])
                 self._kept_mass_sum += float(record.labels.kept_mass.sum())
+            else:
+                self._check_rejects(answer)
             self._answered = time.monotonic()
             self._submit(stop)
             self._watcher.advance(self.progress)
         self._submit(stop)  # blocks that needed no answer
+
+    def _check_rejects(self, answer: Answer | Refusal) -> None:
+        if self._max_rejects is not None:
+            reason = answer.reason if isinstance(answer, Refusal) else "its labels contradict themselves"
+            num_rejected, num_rows = self._collector.num_rejected, self._collector.num_prompts_drawn
+            self._max_rejects.check(num_rejected=num_rejected, num_rows=num_rows, last=reason)
 
     def _counted(self, requests: Iterator[Request]) -> Iterator[Request]:
         for request in requests:

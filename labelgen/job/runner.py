@@ -8,6 +8,7 @@ from typing import Any
 
 import labelgen
 from labelgen.job.blocks import BlockCollector
+from labelgen.job.concerns import find_concerns
 from labelgen.job.fingerprint import fingerprint_fields
 from labelgen.job.job_options import job_file_bytes
 from labelgen.job.labelling import Labelling
@@ -37,7 +38,6 @@ __all__ = ["Job", "run"]
 
 ENGINE_LOG = ".labelgen/logs/engine.log"
 JOB_NAME = ".labelgen/job.yaml"
-_LOW_KEPT_MASS = 0.8
 
 
 def run(
@@ -155,6 +155,7 @@ class Job:
             finder,
             watcher,
             total_prompts=sum(snapshot.num_prompts(block) for block in missing),
+            max_rejects=spec.max_rejects,
         )
         if missing:
             pulse.follow(labelling, finder, num_prompts_before=_num_prompts(writer), num_records_before=num_records)
@@ -177,7 +178,14 @@ class Job:
             num_rejected=len(rejects),
             num_duplicates=ingest.num_duplicates,
             seconds=labelling.seconds,
-            notes=tuple(self._warnings(snapshot, manifest_counts=counts, blocks=blocks)),
+            notes=tuple(
+                find_concerns(
+                    counts,
+                    num_new_records=labelling.num_records,
+                    num_looping=labelling.num_looping,
+                    asks_plain=self._asks_plain(snapshot, blocks),
+                )
+            ),
             rescored=rescored,
         )
 
@@ -269,22 +277,10 @@ class Job:
                 break
         return notes
 
-    def _warnings(self, snapshot: PromptSnapshot, *, manifest_counts: Any, blocks: list[str]) -> list[str]:
-        warnings = []
-        finished = sum(manifest_counts.finish_reasons.values())
-        truncated = manifest_counts.finish_reasons.get("length", 0)
-        if truncated * 10 > finished > 0:
-            warnings.append(
-                f"{truncated:,} of {finished:,} responses ({truncated / finished:.0%}) were cut at --max-tokens"
-            )
-        if manifest_counts.num_labels and manifest_counts.kept_mass_sum / manifest_counts.num_labels < _LOW_KEPT_MASS:
-            warnings.append(
-                "the candidates keep little of the teacher's distribution; a larger --top-k or --keep-mass keeps more"
-            )
+    def _asks_plain(self, snapshot: PromptSnapshot, blocks: list[str]) -> bool:
+        """Return whether a teacher with a chat template is given plain prompts."""
         has_plain = any(prompt.prompt is not None for prompt in snapshot.read_block(blocks[0])[:1])
-        if has_plain and self._teacher.tokenizer.has_chat_template:
-            warnings.append("'prompt' rows go to the teacher as plain text; its chat template takes 'messages' rows")
-        return warnings
+        return has_plain and self._teacher.tokenizer.has_chat_template
 
 
 def _keep_job(store: LocalStore, spec: RunSpec) -> None:

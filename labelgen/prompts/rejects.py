@@ -65,22 +65,19 @@ class RejectLimit:
     def __str__(self) -> str:
         return str(self.count) if self.share is None else f"{100 * self.share:g}%"
 
-    def check(self, *, num_rejected: int, num_rows: int, last: Reject) -> None:
+    def check(self, *, num_rejected: int, num_rows: int, last: str) -> None:
         """Stop a job with more rejects than this; a share counts once 1,000 rows were seen.
 
         Raises:
-            ValueError: there are more; the message has the last one's reason.
+            ValueError: there are more; the message says what is wrong with the last one.
         """
         if self.share is not None:
             is_over = num_rows >= _ROWS_BEFORE_A_SHARE and num_rejected > self.share * num_rows
         else:
             is_over = self.count is not None and num_rejected > self.count
         if is_over:
-            raise ValueError(
-                f"{num_rejected:,} of {num_rows:,} rows are rejected, and --max-rejects is {self}. The last one, "
-                f"{last.source}:{last.line}: {last.reason}. All are in .labelgen/rejected.jsonl; mend the cause and "
-                f"run the same command again"
-            )
+            counted = f"{num_rejected:,} of {num_rows:,} prompts are rejected, and --max-rejects is {self}"
+            raise ValueError(f"{counted}. The last one: {last}. Mend the cause and run the same command again")
 
 
 def _digest(line: bytes) -> bytes:

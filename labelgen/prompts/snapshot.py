@@ -270,7 +270,8 @@ class _Reading:
         ingest.num_rejected += 1
         self._rejects.add(reject)
         if self._max_rejects is not None:
-            self._max_rejects.check(num_rejected=ingest.num_rejected, num_rows=ingest.num_rows, last=reject)
+            last = f"{reject.source}:{reject.line}: {reject.reason}"
+            self._max_rejects.check(num_rejected=ingest.num_rejected, num_rows=ingest.num_rows, last=last)
 
 
 def _block_name(block: str) -> str:

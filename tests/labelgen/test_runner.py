@@ -449,7 +449,7 @@ def test_a_low_kept_mass_and_cut_responses_are_warned_of(tmp_path: Path) -> None
 
 def test_plain_prompts_for_a_chat_teacher_are_warned_of(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "What is rain?"}\n')
-    assert "its chat template takes 'messages' rows" in " ".join(run(make_spec(tmp_path)).notes)
+    assert "--chat asks them as chats" in " ".join(run(make_spec(tmp_path)).notes)
 
 
 def test_the_teacher_gets_requests_ahead_of_the_block_at_hand(tmp_path: Path) -> None:
