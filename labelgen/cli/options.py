@@ -95,6 +95,7 @@ _JOB_OPTIONS: list[Callable[[Any], Any]] = [
         _JOB, "--block-size", type=int, default=2048, show_default=True, help="Prompts in a unit of work (a block)."
     ),
     grouped(_JOB, "--max-rejects", metavar="N|P%", help="Stop when more rows are rejected.  [default: never]"),
+    grouped(_JOB, "--retry-rejected", is_flag=True, help="Try what was rejected in an earlier run again."),
     grouped(
         _JOB,
         "--journal-dir",

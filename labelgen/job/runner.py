@@ -18,6 +18,7 @@ from labelgen.job.progress import NullWatcher, RunSummary, RunWatcher
 from labelgen.job.publisher import BlockPublisher
 from labelgen.job.pulse import Pulse
 from labelgen.job.requests import PromptRequests
+from labelgen.job.retry import retry_rejected
 from labelgen.job.spec import RunSpec
 from labelgen.job.stopping import JobStoppedError, StoppedError, StopSignals
 from labelgen.job.suspects import SuspectFinder
@@ -131,6 +132,9 @@ class Job:
             rejects = RejectLog(writer.store)
             _keep_job(writer.store, spec)
             snapshot = PromptSnapshot(root)
+            if spec.retry_rejected:
+                num_again = retry_rejected(snapshot, writer, rejects, block_size=spec.block_size)
+                watcher.note(f"{num_again:,} rejected prompts are tried again, and all rows of the sources")
             ingest = self._ingest(snapshot, rejects, watcher)
             blocks = snapshot.blocks
             missing = [block for block in blocks if block not in writer.entries]

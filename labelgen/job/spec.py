@@ -44,6 +44,7 @@ class RunSpec:
     limit: int | None = None  # prompts at most, the first ones
     sample: PromptSample | None = None  # prompts at most, of all
     max_rejects: RejectLimit | None = None  # more than these end the job
+    retry_rejected: bool = False  # try what was rejected before again
     journal_dir: Path | None = None  # where finished responses of open blocks go; None: into output_dir
     flush_seconds: float = DEFAULT_FLUSH_SECONDS  # what a crash loses at most of finished responses
     grace_seconds: float = 0.0  # after a first signal, before what is in flight is given up

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from labelgen.prompts.prompt import Reject
@@ -40,6 +41,17 @@ class RejectLog:
             return
         self._store.append(REJECTED_NAME, line + b"\n")
         self._seen.add(digest)
+
+    def forget(self, prompt_ids: Iterable[str]) -> None:
+        """Take out the rejects of these prompts, and of all rows that never were prompts."""
+        forgotten = {None, *prompt_ids}
+        try:
+            lines = self._store.read(REJECTED_NAME).splitlines()
+        except FileNotFoundError:
+            return
+        kept = [line for line in lines if json.loads(line)["id"] not in forgotten]
+        self._store.replace(REJECTED_NAME, b"".join(line + b"\n" for line in kept))
+        self._seen = {_digest(line) for line in kept}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

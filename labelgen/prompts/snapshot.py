@@ -208,6 +208,21 @@ class PromptSnapshot:
             self._store.replace(_SOURCES_NAME, seal(content))
         return ingest
 
+    def add_blocks(self, prompts: Iterable[Prompt], *, block_size: int) -> None:
+        """Write prompts, which may stand in earlier blocks too, into blocks of their own.
+
+        Raises:
+            ValueError: another job writes blocks at the same time.
+        """
+        blocks = self.blocks
+        self._next_block = int(blocks[-1]) + 1 if blocks else 0
+        for batch in _in_blocks(prompts, block_size):
+            self._write_block(batch)
+
+    def forget_sources(self) -> None:
+        """Let every source be read again, changed or not."""
+        self._store.replace(_SOURCES_NAME, seal({"sources": {}}))
+
     def _read_origins(self, block: str) -> Iterator[tuple[str, str, str, int]]:
         """Yield id, content hash, source and line of a block's prompts."""
         table = self._read(block, ["prompt_id", "content_hash", "source", "line"])

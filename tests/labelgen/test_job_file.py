@@ -88,7 +88,7 @@ def test_no_option_is_left_out() -> None:
     options = {
         max(parameter.opts, key=len).lstrip("-").replace("-", "_") for parameter in main.commands["generate"].params
     }
-    assert options - {"config", "dry_run", "yaml", "json", "quiet"} == set(EVERY_OPTION) | others
+    assert options - {"config", "dry_run", "yaml", "json", "quiet", "retry_rejected"} == set(EVERY_OPTION) | others
 
 
 def test_flags_and_arguments_go_before_the_file(tmp_path: Path, specs: list[RunSpec]) -> None:
