@@ -32,7 +32,17 @@ _KEPT_NOTHING: dict[str, Any] = {
     **dict.fromkeys(("top_k", "keep_mass", "min_k", "max_k", "draws", "max_rejects")),
     "entropy": False,
 }
-_OF_A_JOB = {"output", "codec", "journal_dir", "flush_seconds", "grace_seconds", "texts", "prompts", *_KEPT_NOTHING}
+_OF_A_JOB = {
+    "output",
+    "codec",
+    "journal_dir",
+    "flush_seconds",
+    "grace_seconds",
+    "rescore_at_end",
+    "texts",
+    "prompts",
+    *_KEPT_NOTHING,
+}
 
 
 @click.command(cls=GroupedCommand)

@@ -66,6 +66,7 @@ def probe_teacher(
             limit=None,
             selection=Selection(top_k=top_k),
             codec="open",
+            rescore_at_end=0,
         )
         summary = run(probing, teacher=teacher, watcher=watcher)
         dataset = open_dataset(probing.output_dir)
