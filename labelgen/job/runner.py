@@ -22,7 +22,7 @@ from labelgen.job.retry import retry_rejected
 from labelgen.job.spec import RunSpec
 from labelgen.job.stopping import JobStoppedError, StoppedError, StopSignals
 from labelgen.job.suspects import SuspectFinder
-from labelgen.prompts.rejects import REJECTED_NAME, RejectLog
+from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
 from labelgen.prompts.sources import find_sources
 from labelgen.rescore.at_end import rescore_at_end
@@ -32,6 +32,7 @@ from labelstore.dataset_writer import DatasetWriter, check_folder, make_folder, 
 from labelstore.entry import total_counts
 from labelstore.header import Header
 from labelstore.journal import Journal, Recovery
+from labelstore.prompt_files import REJECTED_NAME
 from labelstore.rescored import Rescored
 from labelstore.store import LocalStore
 

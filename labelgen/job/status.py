@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelgen.job.heartbeat import Heartbeat, read_heartbeats
-from labelgen.prompts.rejects import REJECTED_NAME
 from labelgen.prompts.snapshot import PromptSnapshot
 from labelstore.entry import LabelCounts, read_entries, total_counts
 from labelstore.errors import NotADatasetError
 from labelstore.header import HEADER_NAME
 from labelstore.journal import JOURNAL_DIR
+from labelstore.prompt_files import REJECTED_NAME
 from labelstore.store import LocalStore
 
 __all__ = ["JobStatus", "read_status"]

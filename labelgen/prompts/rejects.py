@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from labelgen.prompts.prompt import Reject
+from labelstore.prompt_files import REJECTED_NAME
 from labelstore.store import LocalStore
 
-__all__ = ["REJECTED_NAME", "RejectLimit", "RejectLog"]
+__all__ = ["RejectLimit", "RejectLog"]
 
-REJECTED_NAME = ".labelgen/rejected.jsonl"
 _ROWS_BEFORE_A_SHARE = 1_000  # of fewer rows, a share says little
 
 

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,15 +23,13 @@ from labelgen.prompts.rejects import RejectLimit, RejectLog
 from labelgen.prompts.seen_prompts import SeenPrompts
 from labelgen.prompts.sources import STDIN, Source, read_prompts
 from labelstore.errors import DamagedDatasetError
+from labelstore.prompt_files import PROMPTS_DIR, SOURCES_NAME, block_of_prompts, prompts_name
 from labelstore.sealed_json import seal, unseal
 from labelstore.sealed_parquet import count_sealed_rows, read_sealed_table, seal_table
 from labelstore.store import LocalStore
 
 __all__ = ["Ingest", "PromptSnapshot"]
 
-PROMPTS_DIR = ".labelgen/prompts"
-_SOURCES_NAME = ".labelgen/sources.json"
-_BLOCK_NAME = re.compile(r"(\d{6,})\.parquet")
 # A block's prompts are in memory at once, here and when it is labelled.
 _MAX_BLOCK_CHARACTERS = 1 << 26
 _ROWS_BETWEEN_REPORTS = 1_000
@@ -77,16 +74,13 @@ class PromptSnapshot:
     @property
     def blocks(self) -> list[str]:
         """The blocks' numbers, in order."""
-        numbers = []
-        for name in self._store.names(PROMPTS_DIR):
-            if (match := _BLOCK_NAME.fullmatch(name.rsplit("/", 1)[-1])) is not None:
-                numbers.append(match[1])
-        return sorted(numbers, key=int)
+        found = (block_of_prompts(name) for name in self._store.names(PROMPTS_DIR))
+        return sorted((block for block in found if block is not None), key=int)
 
     def num_prompts(self, block: str) -> int:
         """Return how many prompts a block holds."""
         with _naming_block(block):
-            return count_sealed_rows(self._store, _block_name(block))
+            return count_sealed_rows(self._store, prompts_name(block))
 
     def block_sha256(self, block: str) -> str:
         """Return the hash of a block's file: it never changes, and tells one dataset's block from another's.
@@ -94,7 +88,7 @@ class PromptSnapshot:
         Raises:
             DamagedDatasetError: the file is missing.
         """
-        name = _block_name(block)
+        name = prompts_name(block)
         with _naming_block(block):
             try:
                 return hashlib.sha256(self._store.read(name)).hexdigest()
@@ -113,7 +107,7 @@ class PromptSnapshot:
     def recorded_sources(self) -> dict[str, Any]:
         """The states of the sources that were read to their ends, by name."""
         try:
-            content = unseal(self._store.read(_SOURCES_NAME), origin=f"{self._store}/{_SOURCES_NAME}")
+            content = unseal(self._store.read(SOURCES_NAME), origin=f"{self._store}/{SOURCES_NAME}")
         except (FileNotFoundError, NotADirectoryError, DamagedDatasetError):
             return {}  # the sources are read again, which changes nothing
         if content.get("num_blocks", 0) > len(self.blocks):
@@ -205,7 +199,7 @@ class PromptSnapshot:
         read_whole = {name: states[name] for name in reading.read_whole if states[name] is not None}
         if read_whole:
             content = {"sources": {**recorded, **read_whole}, "num_blocks": len(self.blocks)}
-            self._store.replace(_SOURCES_NAME, seal(content))
+            self._store.replace(SOURCES_NAME, seal(content))
         return ingest
 
     def add_blocks(self, prompts: Iterable[Prompt], *, block_size: int) -> None:
@@ -236,14 +230,14 @@ class PromptSnapshot:
         # Counted from what was read of ids before: where another job has written since, put_new refuses.
         block = f"{self._next_block:06d}"
         self._next_block += 1
-        name = _block_name(block)
+        name = prompts_name(block)
         table = pa.Table.from_pylist(rows, _SCHEMA)
         if not self._store.put_new(name, seal_table(table, name=name)):
             raise _BlockTakenError
 
     def _read(self, block: str, columns: Sequence[str] | None = None) -> pa.Table:
         with _naming_block(block):
-            return read_sealed_table(self._store, _block_name(block), columns=columns)
+            return read_sealed_table(self._store, prompts_name(block), columns=columns)
 
 
 class _Reading:
@@ -287,10 +281,6 @@ class _Reading:
         if self._max_rejects is not None:
             last = f"{reject.source}:{reject.line}: {reject.reason}"
             self._max_rejects.check(num_rejected=ingest.num_rejected, num_rows=ingest.num_rows, last=last)
-
-
-def _block_name(block: str) -> str:
-    return f"{PROMPTS_DIR}/{block}.parquet"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ What has the right hash and cannot be read is left, as it may take another label
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from labelstore.entry import ENTRIES_DIR, Entry, parse_entry_name, read_entries,
 from labelstore.errors import DamagedDatasetError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
 from labelstore.manifest import MANIFEST_NAME, Manifest, read_manifest
+from labelstore.prompt_files import REJECTED_NAME, SOURCES_NAME, prompts_name
 from labelstore.rescored import RESCORED_NAME
 from labelstore.sealed_parquet import count_sealed_rows
 from labelstore.store import LocalStore
 from labelstore.verify import VerifyReport, verify_dataset
-from labelstore.verify_prompts import REJECTED_NAME, SOURCES_NAME, prompts_name
+from labelstore.verify_prompts import is_reject, reject_lines
 
 __all__ = ["RepairReport", "repair_dataset"]
 
@@ -65,7 +67,10 @@ class _Repair:
         # Files that a job writes again, or does without.
         for name in {finding.file for finding in found.findings} & {RESCORED_NAME, SOURCES_NAME, REJECTED_NAME}:
             if self._has(name):
+                rejects = [line + b"\n" for line in reject_lines(self._store) if is_reject(line)]
                 self._keep_aside(name)
+                if name == REJECTED_NAME:
+                    self._store.replace(name, b"".join(rejects))
         self._tidy_data()
         if not found.is_sound or self._report.restored or self._report.withdrawn or self._report.kept_aside:
             finish_dataset(self._store.root)
@@ -151,5 +156,7 @@ class _Repair:
         return (self._store.root / name).exists()
 
     def _keep_aside(self, name: str) -> None:
-        self._store.move(name, f"{ORPHANS_DIR}/{name.rsplit('/', 1)[-1]}")
+        base = f"{ORPHANS_DIR}/{name.rsplit('/', 1)[-1]}"
+        free = (base if number == 0 else f"{base}.{number}" for number in itertools.count())
+        self._store.move(name, next(target for target in free if not self._has(target)))
         self._report.kept_aside.append(name)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 
-from labelstore.dataset_writer import CONVERSION_NAME
 from labelstore.entry import Entry
 from labelstore.errors import DamagedDatasetError
 from labelstore.finding import Finding
 from labelstore.manifest import Manifest
+from labelstore.prompt_files import PROMPTS_DIR, REJECTED_NAME, SOURCES_NAME, block_of_prompts, prompts_name
 from labelstore.sealed_json import unseal
 from labelstore.sealed_parquet import read_sealed_table
 from labelstore.store import ReadableStore
 
-__all__ = ["REJECTED_NAME", "SOURCES_NAME", "SnapshotCheck", "prompts_name"]
+__all__ = ["SnapshotCheck", "is_reject", "reject_lines"]
 
-PROMPTS_DIR = ".labelgen/prompts"
-SOURCES_NAME = ".labelgen/sources.json"
-REJECTED_NAME = ".labelgen/rejected.jsonl"
-_BLOCK_NAME = re.compile(r"(\d{6,})\.parquet")
 _REJECT_FIELDS = {"source", "line", "id", "reason"}
 
 
@@ -31,7 +26,7 @@ class SnapshotCheck:
         self._store = store
         self._contents = contents
         self._names = store.names(PROMPTS_DIR)
-        self._blocks = {match[1] for name in self._names if (match := _BLOCK_NAME.fullmatch(name.rsplit("/", 1)[-1]))}
+        self._blocks = {block for name in self._names if (block := block_of_prompts(name)) is not None}
 
     def check_block(self, entry: Entry, prompt_ids: set[str]) -> Iterator[Finding]:
         """Compare a block's prompts with the labels made of them: `prompt_ids` are those of its records."""
@@ -61,10 +56,9 @@ class SnapshotCheck:
         """Check blocks without labels, foreign files, the record of sources and the rejects."""
         labelled = {entry.block for entry in self._contents.entries}
         for name in self._names:
-            match = _BLOCK_NAME.fullmatch(name.rsplit("/", 1)[-1])
-            if match is None:
+            if (block := block_of_prompts(name)) is None:
                 yield Finding(file=name, message="is no block of the snapshot; move it away")
-            elif match[1] not in labelled:
+            elif block not in labelled:
                 try:
                     read_sealed_table(self._store, name, columns=["prompt_id"])
                 except DamagedDatasetError as error:
@@ -86,22 +80,9 @@ class SnapshotCheck:
             yield Finding(file=f"{PROMPTS_DIR}/", message=f"has {len(self._blocks)} blocks, {wanted} were written")
 
     def _check_rejects(self) -> Iterator[Finding]:
-        data = _read(self._store, REJECTED_NAME)
-        lines = [] if data is None else data.split(b"\n")[:-1]  # what follows the last line break is half written
-        for number, line in enumerate(lines, start=1):
-            if not _is_reject(line):
+        for number, line in enumerate(reject_lines(self._store), start=1):
+            if not is_reject(line):
                 yield Finding(file=REJECTED_NAME, message=f"line {number} is not a reject")
-        wanted = sum(entry.num_rejected for entry in self._contents.entries)
-        if self._blocks and len(lines) < wanted and _read(self._store, CONVERSION_NAME) is None:
-            yield Finding(
-                file=REJECTED_NAME,
-                message=f"has {len(lines)} lines, but {wanted} prompts gave no record: reasons are lost",
-            )
-
-
-def prompts_name(block: str) -> str:
-    """Return the name of a block of the snapshot."""
-    return f"{PROMPTS_DIR}/{block}.parquet"
 
 
 def _read(store: ReadableStore, name: str) -> bytes | None:
@@ -111,7 +92,14 @@ def _read(store: ReadableStore, name: str) -> bytes | None:
         return None
 
 
-def _is_reject(line: bytes) -> bool:
+def reject_lines(store: ReadableStore) -> list[bytes]:
+    """Return the lines of the log of rejects; what follows the last line break is half written and left out."""
+    data = _read(store, REJECTED_NAME)
+    return [] if data is None else data.split(b"\n")[:-1]
+
+
+def is_reject(line: bytes) -> bool:
+    """Return whether a line is one of the log of rejects."""
     try:
         row = json.loads(line)
     except ValueError:

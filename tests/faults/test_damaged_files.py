@@ -287,6 +287,10 @@ def test_repair_makes_only_the_damaged_block_again(sample: Sample) -> None:
     assert contents(sample.root) == sample.wanted
     assert (sample.root / ".labelgen/entries/000000.1.json").exists()
     assert {path: path.read_bytes() for path in kept} == kept
+    shard.write_bytes(b"damaged once more")  # made again, it has the same name
+    assert labelstore.repair_dataset(sample.root).withdrawn == ["000000"]
+    aside = {path.name: path.read_bytes() for path in (sample.root / ".labelgen/orphans").iterdir()}
+    assert (aside[shard.name], aside[f"{shard.name}.1"]) == (content, b"damaged once more")
 
 
 def test_repair_writes_entries_and_header_again_from_the_manifest(sample: Sample) -> None:
@@ -299,6 +303,16 @@ def test_repair_writes_entries_and_header_again_from_the_manifest(sample: Sample
     report = labelstore.repair_dataset(sample.root)
     assert report.restored == [".labelgen/entries/000000.0.json", ".labelgen/entries/000001.1.json"]
     assert contents(sample.root) == sample.wanted
+
+
+def test_repair_keeps_the_rejects_that_can_be_read(sample: Sample) -> None:
+    path = sample.root / ".labelgen/rejected.jsonl"
+    (sound,) = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"{half" + b"\n" + sound)
+    assert "line 1 is not a reject" in str(labelstore.verify_dataset(sample.root).findings[0])
+    report = labelstore.repair_dataset(sample.root)
+    assert report.left.is_sound and path.read_bytes() == sound
+    assert (sample.root / ".labelgen/orphans/rejected.jsonl").read_bytes().startswith(b"{half")
 
 
 def test_repair_leaves_labels_whose_prompts_are_gone(sample: Sample) -> None:
