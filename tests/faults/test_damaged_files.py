@@ -290,7 +290,7 @@ def test_repair_makes_only_the_damaged_block_again(sample: Sample) -> None:
     shard.write_bytes(b"damaged once more")  # made again, it has the same name
     assert labelstore.repair_dataset(sample.root).withdrawn == ["000000"]
     aside = {path.name: path.read_bytes() for path in (sample.root / ".labelgen/orphans").iterdir()}
-    assert (aside[shard.name], aside[f"{shard.name}.1"]) == (content, b"damaged once more")
+    assert (aside[shard.name], aside[f"{shard.name}.1"]) == (bytes(content), b"damaged once more")
 
 
 def test_repair_writes_entries_and_header_again_from_the_manifest(sample: Sample) -> None:
