@@ -72,9 +72,10 @@ class _Repair:
                 if name == REJECTED_NAME:
                     self._store.replace(name, b"".join(rejects))
         self._tidy_data()
+        self._report.left = found
         if not found.is_sound or self._report.restored or self._report.withdrawn or self._report.kept_aside:
             finish_dataset(self._store.root)
-        self._report.left = verify_dataset(self._store.root)
+            self._report.left = verify_dataset(self._store.root)
         return self._report
 
     def _intact_manifest(self) -> Manifest | None:
