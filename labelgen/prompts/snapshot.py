@@ -215,7 +215,7 @@ class PromptSnapshot:
 
     def forget_sources(self) -> None:
         """Let every source be read again, changed or not."""
-        self._store.replace(_SOURCES_NAME, seal({"sources": {}}))
+        self._store.replace(SOURCES_NAME, seal({"sources": {}}))
 
     def _read_origins(self, block: str) -> Iterator[tuple[str, str, str, int]]:
         """Yield id, content hash, source and line of a block's prompts."""

@@ -57,7 +57,7 @@ def generate(tmp_path: Path, *options: object) -> Result:
 def test_what_the_end_of_a_job_finds_is_shown_and_kept(tmp_path: Path, teachers: Teachers) -> None:
     made = generate(tmp_path, "--rescore-at-end", 4, "--json")
     assert made.exit_code == 0, made.output
-    rescored = json.loads(made.stdout)["rescored"]
+    rescored = json.loads(made.stdout.splitlines()[-1])["rescored"]
     assert rescored["agrees"] and rescored["records"] == 4 and rescored["problems"] == []
     assert json.loads(call("inspect", tmp_path / "out", "--json").stdout)["rescored"] == rescored
     shown = " ".join(call("inspect", tmp_path / "out").stdout.split())
