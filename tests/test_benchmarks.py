@@ -66,7 +66,8 @@ def test_driver_profile_runs() -> None:
 
     figures = driver_profile.measure(num_prompts=10, num_slots=4, top_k=4)
     assert figures["labels"] > 40
-    assert all(seconds > 0 for seconds in figures["seconds"].values()), "a stage is not where it was"
+    idle = {stage for stage, seconds in figures["seconds"].items() if seconds == 0}
+    assert idle <= {"journal"}, "a stage is not where it was"  # a short job's blocks never wait for the disk
 
 
 def test_open_encodings_runs(

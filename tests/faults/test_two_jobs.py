@@ -32,6 +32,8 @@ class SlowTeacher(FakeTeacher):
             yield answer
 
 class Watcher:
+    def stage(self, message):
+        pass
     def note(self, message):
         print(message, flush=True)
     def advance(self, progress):
