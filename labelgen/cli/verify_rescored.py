@@ -9,9 +9,10 @@ import click
 import numpy as np
 
 from labelgen.cli.render_rescored import rescored_rows
+from labelgen.prompts.snapshot import PromptSnapshot
 from labelgen.rescore.limits import Limits
 from labelgen.rescore.own_teacher import find_changes, load_own_teacher
-from labelgen.rescore.rescoring import no_prompts, rescore_dataset, snapshot_prompts
+from labelgen.rescore.rescoring import rescore_dataset
 from labelstore.dataset import open_dataset
 from labelstore.rescored import Rescored
 
@@ -57,7 +58,7 @@ def rescore(
                 num_records=num_records,
                 limits=limits,
                 rng=np.random.default_rng(),
-                prompts_of=snapshot_prompts(Path(location)) if has_prompts else no_prompts,
+                snapshot=PromptSnapshot(Path(location)) if has_prompts else None,
             )
         finally:
             own.close()

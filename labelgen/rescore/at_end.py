@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from labelgen.prompts.snapshot import PromptSnapshot
 from labelgen.rescore.limits import Limits
-from labelgen.rescore.rescoring import rescore_dataset, snapshot_prompts
+from labelgen.rescore.rescoring import rescore_dataset
 from labelgen.teachers.teacher import Teacher
 from labelstore.dataset import open_dataset
 from labelstore.rescored import RESCORED_NAME, Rescored
@@ -32,7 +33,7 @@ def rescore_at_end(store: LocalStore, teacher: Teacher, *, num_records: int) -> 
         num_records=num_records,
         limits=Limits.of(dataset.header.fingerprint_fields, None),
         rng=np.random.default_rng(),
-        prompts_of=snapshot_prompts(store.root),
+        snapshot=PromptSnapshot(store.root),
     )
     store.replace(RESCORED_NAME, rescored.to_bytes())
     return rescored

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelgen.prompts.prompt import Prompt
 from labelgen.prompts.snapshot import PromptSnapshot
@@ -20,9 +20,7 @@ from labelstore.dataset_writer import utc_now
 from labelstore.record import LabelRecord
 from labelstore.rescored import Rescored
 
-__all__ = ["PromptsOfBlock", "no_prompts", "rescore_dataset", "snapshot_prompts"]
-
-PromptsOfBlock = Callable[[str], Mapping[str, Prompt]]  # the prompts of a block by their ids
+__all__ = ["rescore_dataset"]
 
 _TRIES = 4  # records looked at for each that is read: the first tokens of some hold no label, or there is none
 
@@ -34,12 +32,12 @@ def rescore_dataset(
     num_records: int,
     limits: Limits,
     rng: np.random.Generator,
-    prompts_of: PromptsOfBlock,
+    snapshot: PromptSnapshot | None,
 ) -> Rescored:
     """Let the teacher read `num_records` records drawn at random, teacher-forced, and compare.
 
     Of a record longer than what the teacher can score safely, the first tokens are read: they depend on no later one.
-    `prompts_of` gives the snapshot's prompts: `snapshot_prompts`, or `no_prompts` where there is no snapshot.
+    `snapshot` None: the dataset has none.
 
     Raises:
         EngineError: the teacher does not start, or dies.
@@ -54,19 +52,19 @@ def rescore_dataset(
             input_ids=record.input_ids[: teacher.facts.max_scored_tokens],
             first_label=1,
         )
-        for index, record in chosen.items()
+        for index, (record, _) in chosen.items()
     )
     for answer in teacher.label(requests):
-        index = int(answer.request_id)
         if isinstance(answer, Answer):
-            tolerance = dataset.codec_tolerance(index)
-            readings.append(Reading(record=chosen[index], tolerance=tolerance, again=answer.labels))
+            record, tolerance = chosen[int(answer.request_id)]
+            readings.append(Reading(record=record, tolerance=tolerance, again=answer.labels))
         else:
             refusals.append(answer)
     agreement = measure_agreement(readings, limits)
-    prompts = _prompts(dataset, chosen, prompts_of)
+    records = {index: record for index, (record, _) in chosen.items()}
+    prompts = {} if snapshot is None else _prompts(dataset, records, snapshot)
     problems = _refused(refusals, len(chosen))
-    problems += find_prompt_problems(list(chosen.values()), teacher.tokenizer, prompts=prompts)
+    problems += find_prompt_problems(list(records.values()), teacher.tokenizer, prompts=prompts)
     if (problem := diagnose_labels(agreement)) is not None:
         problems.append(problem)
     return Rescored(
@@ -87,50 +85,40 @@ def rescore_dataset(
 
 def _choose(
     dataset: LabelDataset, num_records: int, max_tokens: int, rng: np.random.Generator
-) -> dict[int, LabelRecord]:
-    """Return records by number, in the order they are stored in; only such as have a label in their first tokens."""
-    usable: dict[int, LabelRecord] = {}
+) -> dict[int, tuple[LabelRecord, NDArray[np.float64] | None]]:
+    """Return records by number, each with its codecs' tolerance, in the order they are stored in.
+
+    Only such as have a label in their first tokens.
+    """
+    usable: dict[int, tuple[LabelRecord, NDArray[np.float64] | None]] = {}
     for indices in _drawn(len(dataset), num_records, rng):
         for index in indices:
-            record = dataset[index]
+            record, tolerance = dataset.with_tolerance(index)
             if len(record.spans) and record.spans[0, 0] < max_tokens and len(usable) < num_records:
-                usable[index] = record
+                usable[index] = record, tolerance
         if len(usable) >= num_records:
             break
-    return dict(sorted(usable.items()))
+    return {index: usable[index] for index in sorted(usable)}
 
 
 def _drawn(size: int, num_records: int, rng: np.random.Generator) -> Iterator[list[int]]:
     """Yield random numbers below `size`, each once, as many at a time as are wanted; sorted, as that is read faster."""
-    order = rng.permutation(size)[: _TRIES * num_records]
+    order = rng.choice(size, min(size, _TRIES * num_records), replace=False)
     for start in range(0, len(order), max(num_records, 1)):
         yield sorted(order[start : start + num_records].tolist())
 
 
-def snapshot_prompts(root: Path) -> PromptsOfBlock:
-    """Return what gives the prompts of a dataset's snapshot; a block that it does not have gives none."""
-    snapshot = PromptSnapshot(root)
+def _prompts(dataset: LabelDataset, records: Mapping[int, LabelRecord], snapshot: PromptSnapshot) -> dict[str, Prompt]:
+    """Return the records' prompts by id, those that the snapshot has."""
     blocks = set(snapshot.blocks)
-
-    def prompts_of(block: str) -> Mapping[str, Prompt]:
-        return {prompt.prompt_id: prompt for prompt in snapshot.read_block(block)} if block in blocks else {}
-
-    return prompts_of
-
-
-def no_prompts(block: str) -> Mapping[str, Prompt]:
-    """Give no prompts, for a dataset without a snapshot."""
-    return {}
-
-
-def _prompts(dataset: LabelDataset, chosen: Mapping[int, LabelRecord], prompts_of: PromptsOfBlock) -> dict[str, Prompt]:
-    wanted: dict[str, list[str]] = {}
-    for index, record in chosen.items():
-        wanted.setdefault(dataset.block_of(index), []).append(record.prompt_id)
+    wanted: dict[str, set[str]] = {}
+    for index, record in records.items():
+        wanted.setdefault(dataset.block_of(index), set()).add(record.prompt_id)
     found: dict[str, Prompt] = {}
-    for block, prompt_ids in wanted.items():
-        prompts = prompts_of(block)
-        found |= {prompt_id: prompts[prompt_id] for prompt_id in prompt_ids if prompt_id in prompts}
+    for block in sorted(wanted.keys() & blocks):  # an id may stand in two blocks
+        found |= {
+            prompt.prompt_id: prompt for prompt in snapshot.read_block(block) if prompt.prompt_id in wanted[block]
+        }
     return found
 
 

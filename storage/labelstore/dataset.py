@@ -41,11 +41,10 @@ class LabelDataset(Sequence[LabelRecord]):
         # Names of shards whose files are still to be hashed as wholes.
         self._unhashed = {shard.name for shard in self._shards} if hash_files else set()
         self._blocks: list[str] = [entry.block for entry in contents.entries for _ in entry.shards]
-        self._shard_starts = offsets_of([shard.counts.num_records for shard in self._shards])
         self._group_starts = offsets_of([n for shard in self._shards for n in shard.row_group_records])
         self._shard_groups = offsets_of([len(shard.row_group_records) for shard in self._shards])
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
-        self._row_groups: OrderedDict[tuple[int, int], RowGroup] = OrderedDict()
+        self._row_groups: OrderedDict[int, RowGroup] = OrderedDict()
 
     @property
     def header(self) -> Header:
@@ -96,7 +95,7 @@ class LabelDataset(Sequence[LabelRecord]):
         return self._reader(shard).hard_columns(place - int(self._shard_groups[shard]), columns)
 
     def __len__(self) -> int:
-        return int(self._shard_starts[-1])
+        return int(self._group_starts[-1])
 
     @overload
     def __getitem__(self, index: int) -> LabelRecord: ...
@@ -108,13 +107,14 @@ class LabelDataset(Sequence[LabelRecord]):
         row_group, row = self._locate(index)
         return row_group.record(row)
 
-    def codec_tolerance(self, index: int) -> NDArray[np.float64] | None:
-        """Return by how much codecs may have moved the square root of a probability in each label [N] of a record.
+    def with_tolerance(self, index: int) -> tuple[LabelRecord, NDArray[np.float64] | None]:
+        """Return a record, and by how much codecs may have moved the root of a probability in each label [N] of it.
 
         None: by nothing, the values are the teacher's.
         """
         row_group, row = self._locate(index)
-        return row_group.whole_tolerance(row_group.record(row))
+        record = row_group.record(row)
+        return record, row_group.whole_tolerance(record)
 
     def block_of(self, index: int) -> str:
         """Return the block of prompts that a record belongs to."""
@@ -138,17 +138,14 @@ class LabelDataset(Sequence[LabelRecord]):
     def _locate(self, index: int) -> tuple[RowGroup, int]:
         """Return the row group that a record is in, and its row there."""
         place = self._place_of(index)
-        shard = self._shard_of(place)
-        row_group = self._row_group(shard, place - int(self._shard_groups[shard]))
-        return row_group, index % len(self) - int(self._group_starts[place])
+        return self._row_group(place), index % len(self) - int(self._group_starts[place])
 
-    def _row_group(self, shard: int, index: int) -> RowGroup:
-        key = (shard, index)
-        if key not in self._row_groups:
-            self._row_groups[key] = self._reader(shard).row_group(index)
+    def _row_group(self, place: int) -> RowGroup:
+        if place not in self._row_groups:
+            self._row_groups[place] = self.read_row_group(place)
             _trim(self._row_groups, _CACHED_ROW_GROUPS)
-        self._row_groups.move_to_end(key)
-        return self._row_groups[key]
+        self._row_groups.move_to_end(place)
+        return self._row_groups[place]
 
     def _shard_of(self, place: int) -> int:
         return bisect.bisect_right(self._shard_groups, place) - 1

@@ -26,8 +26,9 @@ import labelgen
 import labelstore
 from labelgen.cli.render_rescored import rescored_rows
 from labelgen.job.progress import NullWatcher, RunProgress
+from labelgen.prompts.snapshot import PromptSnapshot
 from labelgen.rescore.limits import Limits
-from labelgen.rescore.rescoring import rescore_dataset, snapshot_prompts
+from labelgen.rescore.rescoring import rescore_dataset
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.full_softmax import full_softmax_labels
 from labelgen.teachers.sampling import SamplingChoice
@@ -246,7 +247,7 @@ def test_rescoring_tells_what_is_wrong_with_a_damaged_copy(proof: Proof, tmp_pat
             num_records=len(damaged),
             limits=Limits.of(dataset.header.fingerprint_fields, dataset.rescored),
             rng=np.random.default_rng(0),
-            prompts_of=snapshot_prompts(proof.generated_dir),
+            snapshot=PromptSnapshot(proof.generated_dir),
         )
         return "; ".join(rescored.problems)
 

@@ -176,9 +176,10 @@ class BatchStream(IterableDataset[Batch]):
     def _records(self, intervals: list[Interval]) -> Iterator[LabelRecord]:
         """Yield the records at some ordinals; one pool of row groups is in memory at a time."""
         starts = self._dataset.row_group_starts
+        groups: dict[int, RowGroup] = {}
         for pool in self._order().pools(intervals):
-            groups: dict[int, RowGroup] = {}
             places = np.searchsorted(starts, pool, side="right") - 1
+            groups = {place: groups[place] for place in groups.keys() & places.tolist()}  # intervals may share a pool
             for record, place in zip(pool.tolist(), places.tolist(), strict=True):
                 if place not in groups:
                     groups[place] = self._dataset.read_row_group(place)

@@ -15,8 +15,9 @@ from damage import shifted
 import labelgen
 import labelstore
 from labelgen.job.progress import RunSummary
+from labelgen.prompts.snapshot import PromptSnapshot
 from labelgen.rescore.limits import Limits
-from labelgen.rescore.rescoring import no_prompts, rescore_dataset, snapshot_prompts
+from labelgen.rescore.rescoring import rescore_dataset
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Answer, EngineError, Refusal, Request, ScoreRequest
 from labelstore.codecs import codec_named
@@ -136,7 +137,7 @@ def rescore(root: Path, teacher: FakeTeacher, *, with_snapshot: bool = True) -> 
         num_records=10,
         limits=Limits.of({"dtype": "float32"}, dataset.rescored),
         rng=np.random.default_rng(0),
-        prompts_of=snapshot_prompts(root) if with_snapshot else no_prompts,
+        snapshot=PromptSnapshot(root) if with_snapshot else None,
     )
 
 

@@ -273,10 +273,15 @@ def find_gaps(
         begin = np.int64(0)
         for i in range(offsets[n], offsets[n + 1]):
             place = places[i]
-            begins[i] = list_classes[listed + begin] if begin < num_listed else rank_class(begin - num_listed)
-            classes[i] = list_classes[listed + place] if place < num_listed else rank_class(place - num_listed)
+            begins[i] = _class_of(begin, listed, num_listed, list_classes)
+            classes[i] = _class_of(place, listed, num_listed, list_classes)
             gaps[i] = place - begin
             begin = place + 1
+
+
+@compiled
+def _class_of(place: int, listed: int, num_listed: int, list_classes: NDArray[np.uint8]) -> int:
+    return np.int64(list_classes[listed + place]) if place < num_listed else rank_class(place - num_listed)
 
 
 @allocating

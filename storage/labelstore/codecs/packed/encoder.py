@@ -42,7 +42,7 @@ from labelstore.codecs.packed.layout import (
 )
 from labelstore.codecs.packed.model import MAX_VOCAB_SIZE, Model
 from labelstore.codecs.packed.tables import symbol_bits
-from labelstore.codecs.packed.values import exact_values, float_bits, grid_values, unit_exponent
+from labelstore.codecs.packed.values import counts_of, exact_values, float_bits, grid_values, unit_exponent
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
 
@@ -51,7 +51,6 @@ __all__ = ["Costs", "LabelEncoder", "costs_of_bits", "list_class_of"]
 _SCORES_PER_BIT = 4  # 127 of them, 32 bits, at most
 _UNLISTED_BITS = -4.0  # log-odds of an id that is not in a cluster's list, against its frequency
 _ASSIGN_IDS = 32  # a label's likeliest ids that decide its cluster (benchmarks/LOG.md)
-_NO_COUNTS = np.zeros(0, dtype=np.int32)
 
 
 class Costs(NamedTuple):
@@ -156,7 +155,7 @@ class LabelEncoder:
         chosen = Chosen(
             token_ids=token_ids,
             offsets=offsets,
-            draw_counts=_NO_COUNTS if labels.draw_counts is None else labels.draw_counts,
+            draw_counts=counts_of(labels),
             target_ids=record.target_ids,
             target_ranks=labels.target_ranks,
             clusters=clusters,

@@ -20,6 +20,7 @@ from labelstore.codecs.packed.layout import (
 )
 from labelstore.codecs.packed.model import Model
 from labelstore.codecs.packed.tables import number_fields, symbol_bits
+from labelstore.codecs.packed.values import counts_of
 from labelstore.codecs.tally import Tally
 from labelstore.labels import Labels
 
@@ -35,7 +36,6 @@ _GROUP_OF_STREAM = {
     **dict.fromkeys(("shape", "value"), 1),
     **dict.fromkeys(("tail", "rank_inside", "rank_outside", "target_inside", "target_outside"), 2),
 }
-_NO_COUNTS = np.zeros(0, dtype=np.int32)
 
 
 def _groups() -> NDArray[np.int64]:
@@ -71,13 +71,12 @@ class LabelTally:
         self._num_records += 1
         if self._model.inverse_step:
             logprobs = labels.logprobs.reshape(-1)
-            counts = _NO_COUNTS if labels.draw_counts is None else labels.draw_counts
             self._codec_kl_sum += _grid_kl(
                 logprobs,
                 np.exp(logprobs),
                 values.levels,
                 labels.candidate_offsets,
-                counts,
+                counts_of(labels),
                 labels.tail_mass,
                 values.tails,
                 self._kept_of_tail,

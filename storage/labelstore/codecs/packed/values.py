@@ -14,10 +14,11 @@ from labelstore.codecs.packed.layout import ENTROPY_STEPS, EXACT_REST_BITS, TAIL
 from labelstore.codecs.packed.model import Model
 from labelstore.labels import Labels
 
-__all__ = ["exact_values", "float_bits", "grid_levels", "grid_values", "unit_exponent"]
+__all__ = ["counts_of", "exact_values", "float_bits", "grid_levels", "grid_values", "unit_exponent"]
 
 MAX_TARGET_CODE = 1 << 23  # so that its difference to any other has a number's bits
 _NO_BITS = np.zeros(0, dtype=np.int64)
+_NO_COUNTS = np.zeros(0, dtype=np.int32)
 
 
 def grid_levels(logprobs: NDArray[np.float32], offsets: NDArray[np.int64], inverse_step: int) -> NDArray[np.int32]:
@@ -54,6 +55,11 @@ def _tail_codes(tail_mass: NDArray[np.float64]) -> NDArray[np.int64]:
     half = TAIL_CODES // 2
     smaller = np.rint(np.sqrt(2 * np.minimum(tail_mass, 1 - tail_mass)) * half).astype(np.int64)
     return np.where(tail_mass <= 0.5, smaller, TAIL_CODES - smaller)
+
+
+def counts_of(labels: Labels) -> NDArray[np.int32]:
+    """Return the labels' draw counts [C], or none [0] where nothing was drawn."""
+    return _NO_COUNTS if labels.draw_counts is None else labels.draw_counts
 
 
 def float_bits(values: NDArray[np.float32]) -> NDArray[np.int64]:
