@@ -46,8 +46,8 @@ def choose(
             least = min(projections, key=lambda each: each.num_bytes)
             return Choice(
                 chosen=None,
-                reason=f"nothing fits {budget_bytes / 1e9:,.3g} GB: the smallest, {least.selection} with --codec "
-                f"{least.codec}, takes {least.num_bytes / 1e9:,.3g} GB; label fewer prompts",
+                reason=f"nothing fits {_in_gb(budget_bytes)}: the smallest, {least.selection} with --codec "
+                f"{least.codec}, takes {_in_gb(least.num_bytes)}; label fewer prompts",
             )
     if max_kl_nats is not None:
         fitting = [each for each in fitting if max(each.truncation_kl_nats, each.codec_kl_nats) <= max_kl_nats]
@@ -63,6 +63,10 @@ def choose(
         return Choice(chosen=chosen, reason=f"the smallest of {len(fitting)} that lose at most {max_kl_nats:g} nats")
     chosen = min(fitting, key=lambda each: (each.truncation_kl_nats, each.codec_kl_nats, each.num_bytes))
     return Choice(chosen=chosen, reason=f"of {len(fitting)} that fit, it loses least by truncation, then by its codec")
+
+
+def _in_gb(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:,.3f}".rstrip("0").rstrip(".") + " GB"
 
 
 def parse_bytes(text: str) -> float:

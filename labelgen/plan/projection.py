@@ -20,10 +20,10 @@ import numpy as np
 from labelgen.storage_benchmark.coding import TrainedCodec
 from labelgen.storage_benchmark.cutting import cut_labels
 from labelstore.codecs import codec_named
-from labelstore.dataset_writer import DatasetWriter
+from labelstore.dataset_writer import MAX_SHARD_BYTES, DatasetWriter
 from labelstore.entry import LabelCounts, total_counts
 from labelstore.header import Header
-from labelstore.model_source import ENOUGH_LABELS
+from labelstore.model_source import ENOUGH_LABELS, expected_labels
 from labelstore.record import LabelRecord
 from labelstore.selection import Selection
 from labelstore.stream_bytes import sum_streams
@@ -39,8 +39,6 @@ _NUM_GROUPS = 8  # of the records that are encoded, whose differences give the i
 _UNSEEN_POWER, _SEEN_POWER, _MODEL_POWER = -0.3, -0.03, 0.7
 _UNSEEN_AT = ((16, 64, 128), (13.2, 9.9, 9.7))  # candidates a label, c
 _STUDENT = 2.36  # of eight groups: 95% of the means lie within so many standard errors
-_EXPECTED_LABELS = 1_000_000  # what a model is made for where a block has enough labels (labelstore.model_source)
-_MAX_SHARD_BYTES = 500_000_000
 _LEARNS = "standard"  # all packed codecs store ids alike: what one learns, the others do
 
 
@@ -87,7 +85,7 @@ def project_sizes(
         ValueError: there are too few records to carry on from, or their labels are too narrow for a selection.
         ImportError: packed codecs need numba.
     """
-    num_labels = sum(len(record.labels) for record in records)
+    num_labels = _num_labels(records)
     if len(records) < MIN_RECORDS or num_labels < MIN_LABELS:
         raise ValueError(
             f"{len(records)} records with {num_labels:,} labels are too few to plan from; "
@@ -134,6 +132,7 @@ class _Learning:
     """What more labels teach: the job's ids are smaller than the sample's by `saved`, its model larger by `growth`."""
 
     model: bytes  # learned from the train half
+    encoded: _Encoded  # the test half, with it
     saved_bytes_per_label: float
     growth: float  # the job's model over the train half's
 
@@ -155,7 +154,8 @@ def _measure_learning(sample: _Sample, job: JobSize) -> _Learning:
     num_half, num_all = _num_labels(sample.train), _num_labels(everything)
     num_job = min(ENOUGH_LABELS, job.labels_per_block, job.num_labels)
     model = _train(sample, _LEARNS, sample.train, job)
-    unseen_half = _encode(sample, _LEARNS, model, [sample.test])[0].per_label("ids")
+    (encoded,) = _encode(sample, _LEARNS, model, [sample.test])
+    unseen_half = encoded.per_label("ids")
     seen_all = _encode(sample, _LEARNS, _train(sample, _LEARNS, everything, job), [everything])[0].per_label("ids")
     factor = float(np.interp(sample.candidates_per_label, *_UNSEEN_AT))
     unseen = unseen_half * (1 + factor * num_job**_UNSEEN_POWER) / (1 + factor * num_half**_UNSEEN_POWER)
@@ -163,6 +163,7 @@ def _measure_learning(sample: _Sample, job: JobSize) -> _Learning:
     share_seen = num_job / job.num_labels
     return _Learning(
         model=model,
+        encoded=encoded,
         saved_bytes_per_label=unseen_half - (share_seen * seen + (1 - share_seen) * unseen),
         growth=(num_job / num_half) ** _MODEL_POWER,
     )
@@ -174,7 +175,10 @@ def _project(sample: _Sample, codec: str, job: JobSize, *, learning: _Learning |
     else:
         model = learning.model if codec == _LEARNS else _train(sample, codec, sample.train, job)
         saved, growth = learning.saved_bytes_per_label, learning.growth
-    (whole,) = _encode(sample, codec, model, [sample.test])
+    if learning is not None and codec == _LEARNS:
+        whole = learning.encoded
+    else:
+        (whole,) = _encode(sample, codec, model, [sample.test])
     groups = _encode(sample, codec, model, [sample.test[i::_NUM_GROUPS] for i in range(_NUM_GROUPS)])
     # The same records in eight shards and in one: the difference is what seven shards have once.
     once = ("hard", "target_and_tail", "framing")
@@ -182,7 +186,7 @@ def _project(sample: _Sample, codec: str, job: JobSize, *, learning: _Learning |
     fixed = max(0.0, (in_groups - whole.per_label(*once) * whole.counts.num_labels) / (_NUM_GROUPS - 1))
     per_label = whole.per_label("ids", "values", *once) - fixed / whole.counts.num_labels - saved
     model_bytes = whole.streams["model"] * growth
-    shards_per_block = max(1, math.ceil(per_label * job.num_labels / job.num_blocks / _MAX_SHARD_BYTES))
+    shards_per_block = max(1, math.ceil(per_label * job.num_labels / job.num_blocks / MAX_SHARD_BYTES))
     num_shards = job.num_blocks * shards_per_block
     num_bytes = per_label * job.num_labels + num_shards * (fixed + model_bytes)
     bytes_per_label = num_bytes / job.num_labels
@@ -209,7 +213,7 @@ def _train(sample: _Sample, codec: str, records: Sequence[LabelRecord], job: Job
     return codec_named(codec).train(
         records,
         vocab_size=sample.header.vocab_size,
-        num_labels_expected=job.labels_per_block if job.labels_per_block < ENOUGH_LABELS else _EXPECTED_LABELS,
+        num_labels_expected=expected_labels(job.labels_per_block),
         is_constant_size=sample.selection.is_constant_size,
     )
 

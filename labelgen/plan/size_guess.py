@@ -11,18 +11,25 @@ from labelstore.selection import Selection
 __all__ = ["MEASUREMENTS", "Guess", "guess_bytes_per_label", "guess_truncation_kl"]
 
 MEASUREMENTS = "benchmarks/results/storage-2026-11-24.md"
-# (smallest, largest) of seven captures there: vocabularies of 49,152 and 262,144; English, German, French, Markdown,
-# source code, chats. Bytes a label with everything, by codec and candidates.
-_TOP_KS = (16, 64, 128)
+# (smallest, largest) of eleven captures there, one of them of a bfloat16 head: vocabularies of 49,152 and 262,144;
+# English, German, French, Markdown, source code, chats. Bytes a label with everything, by codec and candidates.
+_TOP_KS = (8, 16, 32, 64, 128, 256)
 _BYTES = {
-    "open": ((82.7, 84.6), (295.0, 303.0), (571.5, 587.5)),
-    "exact": ((63.1, 64.8), (222.6, 230.5), (432.7, 446.3)),
-    "standard": ((19.2, 21.1), (62.5, 67.9), (114.7, 125.4)),
-    "small": ((17.5, 19.5), (55.5, 61.3), (102.5, 112.3)),
+    "open": ((36.0, 46.6), (56.6, 85.5), (94.5, 162.2), (169.0, 307.0), (315.1, 595.2), (603.6, 1164.0)),
+    "exact": ((35.7, 37.2), (63.0, 65.7), (116.6, 122.3), (223.5, 234.3), (435.7, 454.5), (853.5, 887.7)),
+    "standard": ((11.5, 13.1), (19.4, 22.5), (34.4, 40.2), (62.9, 73.4), (116.3, 136.0), (217.6, 253.7)),
+    "small": ((10.8, 12.3), (17.8, 20.9), (31.0, 36.8), (56.8, 66.7), (104.7, 122.7), (196.2, 228.7)),
 }
-_TRUNCATION_KL = ((0.130, 0.294), (0.055, 0.148), (0.035, 0.102))  # nats, by candidates
+_TRUNCATION_KL = (  # nats, by candidates
+    (0.175, 0.423),
+    (0.125, 0.311),
+    (0.085, 0.228),
+    (0.055, 0.165),
+    (0.034, 0.116),
+    (0.020, 0.079),
+)
 # Short records pay for their texts and ids with few labels, and a small dataset for its codec's model: the demo's 44
-# labels a record take 90 bytes at K = 64 where long texts take 65 (benchmarks/results/demo-2026-11-24.md).
+# labels a record take 93 bytes at K = 64 where long texts take 69 (benchmarks/results/demo-2026-11-24.md).
 _SHORT_RECORDS = 1.4
 _SHARE_OF_DISTINCT_DRAWS = (0.2, 1.0)  # 50 draws are some 12 ids; of a flat distribution, each is another
 

@@ -50,6 +50,7 @@ class HubDatasetSource:
         streaming = given.get("streaming", "true").lower()
         if streaming not in ("true", "false"):
             raise ValueError(f"{name}: streaming must be true or false, got {streaming!r}")
+        _require_datasets(name)
         is_local = Path(location).is_dir()
         revision = None
         if not is_local:
@@ -93,8 +94,6 @@ class HubDatasetSource:
             for row in self._load():
                 line += 1
                 yield line, without_nulls(dict(row))
-        except GeneratorExit:
-            raise
         except Exception as error:  # a hub's reader raises what its many libraries raise
             raise ValueError(f"{self.name}: cannot be read behind row {line} ({_first_line(error)})") from error
 
@@ -111,7 +110,6 @@ class HubDatasetSource:
 
 def _commit_of(name: str, location: str, revision: str | None) -> str:
     """Return the commit that a revision stands for: a branch may move while a job runs for a week."""
-    _require_datasets(name)
     import huggingface_hub
 
     try:
@@ -121,7 +119,6 @@ def _commit_of(name: str, location: str, revision: str | None) -> str:
 
 
 def _only_split(name: str, location: str, config: str | None, revision: str | None) -> str:
-    _require_datasets(name)
     import datasets
 
     try:

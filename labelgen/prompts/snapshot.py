@@ -210,8 +210,14 @@ class PromptSnapshot:
         """
         blocks = self.blocks
         self._next_block = int(blocks[-1]) + 1 if blocks else 0
-        for batch in _in_blocks(prompts, block_size):
-            self._write_block(batch)
+        try:
+            for batch in _in_blocks(prompts, block_size):
+                self._write_block(batch)
+        except _BlockTakenError as error:
+            raise ValueError(
+                f"{self._store}: another job is reading prompts into this folder; start this job again when the other "
+                f"one labels"
+            ) from error
 
     def forget_sources(self) -> None:
         """Let every source be read again, changed or not."""

@@ -35,6 +35,7 @@ from labelstore.store import LocalStore
 
 __all__ = [
     "CONVERSION_NAME",
+    "MAX_SHARD_BYTES",
     "DatasetWriter",
     "check_folder",
     "check_same_fingerprint",

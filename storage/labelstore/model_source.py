@@ -11,11 +11,19 @@ from labelstore.record import LabelRecord
 from labelstore.shard_reader import ShardReader
 from labelstore.store import ReadableStore
 
-__all__ = ["ModelSource"]
+__all__ = ["ENOUGH_LABELS", "ModelSource", "expected_labels"]
 
 # Training takes no more than this, so a larger block would teach it nothing (codecs.packed.training).
 ENOUGH_LABELS = 200_000
 _GROWTH = 4  # train again when a block has so many times the labels of the last training
+
+
+def expected_labels(num_in_block: int) -> int:
+    """Return how many labels a model is made for that is trained on a block of so many.
+
+    A small block may be all there is: its model is no larger than its own labels pay for.
+    """
+    return num_in_block if num_in_block < ENOUGH_LABELS else 1_000_000
 
 
 class ModelSource:
@@ -36,10 +44,7 @@ class ModelSource:
         """
         num_labels = sum(len(record.labels) for record in records)
         if self._model is None or self._has_more(num_labels):
-            # A small block may be all there is: its model is no larger than its own labels pay for.
-            self._model = self.train(
-                records, num_labels_expected=num_labels if num_labels < ENOUGH_LABELS else 1_000_000
-            )
+            self._model = self.train(records, num_labels_expected=expected_labels(num_labels))
             self._num_labels = num_labels
         return self._model
 

@@ -114,9 +114,10 @@ def test_what_the_guard_marks_does_not_hear_the_drivers_signals() -> None:
     guard = EngineGuard()
     context = multiprocessing.get_context("spawn")
     resource_tracker.ensure_running()  # or the one for all later tests is started, marked and killed here
-    with guard.marking():
+    with guard.marking() as mark:
         shielded = context.Process(target=time.sleep, args=(600,))
         shielded.start()
+    assert wait_for(lambda: marked_processes(mark), seconds=10)
     other = context.Process(target=time.sleep, args=(600,))
     other.start()
     assert shielded.pid is not None and other.pid is not None

@@ -335,6 +335,8 @@ labels = SoftLabels(
     rows=torch.arange(P), target_ids=torch.zeros(P, dtype=torch.int64), token_ids=ids,
     logprobs=torch.full((P, K), -5.0), tail_mass=torch.full((P,), 0.5), draw_counts=None, entropy=None,
     span_kinds=torch.zeros(P, dtype=torch.int64), kind_names=(None,), selection=Selection(top_k=K), vocab_size=V)
+warm = torch.zeros(4, 4, dtype=torch.bfloat16, requires_grad=True)  # torch's code comes into memory at its first use
+torch.autograd.grad(warm.float().log_softmax(1).exp().sum(), warm)
 print_peak()
 kl = forward_kl(student_logprobs(logits, labels, chunk_positions=16), labels)
 torch.autograd.grad(kl.mean(), logits)
