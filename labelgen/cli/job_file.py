@@ -74,7 +74,7 @@ def _load(ctx: click.Context, parameter: click.Parameter, path: Path | None, *, 
     defaults: dict[str, Any] = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")
-        if name not in names and name in ignored:
+        if name in ignored:
             continue
         if name not in names:
             nearest = difflib.get_close_matches(name, names, n=1)

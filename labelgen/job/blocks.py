@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from labelgen.job.requests import PromptRequests
 from labelgen.prompts.prompt import Prompt, Reject
+from labelgen.prompts.rejects import RejectLimit
 from labelgen.prompts.snapshot import PromptSnapshot
 from labelgen.teachers.teacher import Answer, EngineError, Refusal, Request
 from labelstore.journal import BlockResponses, Journal
@@ -44,8 +45,18 @@ class _OpenBlock:
 class BlockCollector:
     """Hands out the requests of some blocks, one after the other, and takes the answers in any order."""
 
-    def __init__(self, snapshot: PromptSnapshot, blocks: list[str], requests: PromptRequests, journal: Journal) -> None:
+    def __init__(
+        self,
+        snapshot: PromptSnapshot,
+        blocks: list[str],
+        requests: PromptRequests,
+        journal: Journal,
+        *,
+        max_rejects: RejectLimit | None = None,
+    ) -> None:
+        """`requests` and `take` raise ValueError when more than `max_rejects` are rejected."""
         self._snapshot = snapshot
+        self._max_rejects = max_rejects
         self._blocks = blocks
         self._requests = requests
         self._journal = journal
@@ -64,8 +75,8 @@ class BlockCollector:
             answered = self._journal.open_block(block, sha256=self._snapshot.block_sha256(block))
             state = self._open[block] = _OpenBlock()
             for row, prompt in enumerate(self._snapshot.read_block(block)):
-                requests = self._unanswered(block, row, prompt, state, answered)
                 self.num_prompts_drawn += 1
+                requests = self._unanswered(block, row, prompt, state, answered)
                 if requests:
                     state.waiting[row], state.num_requests[row] = prompt, len(requests)
                 else:
@@ -94,7 +105,7 @@ class BlockCollector:
         self._close_if_complete(block, state)
         if isinstance(response, LabelRecord):
             return response
-        self.num_rejected += 1
+        self._count_reject(answer.reason if isinstance(answer, Refusal) else "its labels contradict themselves")
         return None
 
     def take_complete(self) -> list[tuple[str, list[Reject]]]:
@@ -106,10 +117,18 @@ class BlockCollector:
         try:
             requests = self._requests.make(prompt, f"{block}/{row}")
         except ValueError as error:
-            self.num_rejected += 1
-            state.rejects.append(_reject(prompt, str(error)))
-            return []
-        return [request for request in requests if self._requests.record_id(prompt, request.request_id) not in answered]
+            reason = str(error)
+        else:
+            record_id = self._requests.record_id
+            return [request for request in requests if record_id(prompt, request.request_id) not in answered]
+        state.rejects.append(_reject(prompt, reason))
+        self._count_reject(reason)
+        return []
+
+    def _count_reject(self, reason: str) -> None:
+        self.num_rejected += 1
+        if self._max_rejects is not None:
+            self._max_rejects.check(num_rejected=self.num_rejected, num_rows=self.num_prompts_drawn, last=reason)
 
     def _to_response(self, prompt: Prompt, answer: Answer | Refusal) -> LabelRecord | RefusedResponse:
         """Return the record of an answer, or why there is none: refused, or its labels contradict themselves.

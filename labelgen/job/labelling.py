@@ -13,8 +13,7 @@ from labelgen.job.progress import RunProgress, RunWatcher
 from labelgen.job.publisher import BlockPublisher
 from labelgen.job.stopping import StoppedError, StopSignals
 from labelgen.job.suspects import SuspectFinder
-from labelgen.prompts.rejects import RejectLimit
-from labelgen.teachers.teacher import Answer, Refusal, Request, Teacher
+from labelgen.teachers.teacher import Request, Teacher
 from labelstore.journal import Journal
 
 __all__ = ["Labelling"]
@@ -36,7 +35,6 @@ class Labelling:
         watcher: RunWatcher,
         *,
         total_prompts: int,
-        max_rejects: RejectLimit | None = None,
     ) -> None:
         self._teacher = teacher
         self._collector = collector
@@ -45,7 +43,6 @@ class Labelling:
         self._finder = finder
         self._watcher = watcher
         self._total_prompts = total_prompts
-        self._max_rejects = max_rejects
         self._started: float | None = None
         self._answered: float | None = None
         self.num_records = 0
@@ -130,18 +127,10 @@ class Labelling:
                 if record.finish_reason is not None:
                     self.num_looping += ends_in_loop(record.input_ids[record.spans[0, 0] :])
                 self._kept_mass_sum += float(record.labels.kept_mass.sum())
-            else:
-                self._check_rejects(answer)
             self._answered = time.monotonic()
             self._submit(stop)
             self._watcher.advance(self.progress)
         self._submit(stop)  # blocks that needed no answer
-
-    def _check_rejects(self, answer: Answer | Refusal) -> None:
-        if self._max_rejects is not None:
-            reason = answer.reason if isinstance(answer, Refusal) else "its labels contradict themselves"
-            num_rejected, num_rows = self._collector.num_rejected, self._collector.num_prompts_drawn
-            self._max_rejects.check(num_rejected=num_rejected, num_rows=num_rows, last=reason)
 
     def _counted(self, requests: Iterator[Request]) -> Iterator[Request]:
         for request in requests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -76,14 +77,14 @@ class BlockPublisher:
             self._thread.join(0.2)
         self.check()
 
-    def give_up(self, *, timeout_seconds: float) -> bool:
-        """Begin no further block; return whether the one at hand is done within a while."""
+    def give_up(self, *, timeout_seconds: float) -> None:
+        """Begin no further block; wait a while for the one at hand."""
         self._failure = self._failure or InterruptedError("the job was told to stop")
-        while not self._queue.empty():
-            self._queue.get_nowait()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
         self._queue.put(None)
         self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -47,5 +47,5 @@ def _prompts_with_record(writer: DatasetWriter, entry: Entry) -> set[str]:
     for shard in entry.shards:
         reader = ShardReader(writer.store, shard)
         for index in range(reader.num_row_groups):
-            found.update(record.prompt_id for record in reader.row_group(index))
+            found.update(reader.hard_columns(index, ["prompt_id"]).column(0).to_pylist())
     return found

@@ -154,13 +154,12 @@ class Job:
         finder = SuspectFinder(self._teacher, note=watcher.note, before_group=pulse.beat)
         labelling = Labelling(
             self._teacher,
-            BlockCollector(snapshot, missing, self._requests, journal),
+            BlockCollector(snapshot, missing, self._requests, journal, max_rejects=spec.max_rejects),
             BlockPublisher(writer, journal, snapshot, rejects, recorded=self.recorded, note=watcher.note),
             journal,
             finder,
             watcher,
             total_prompts=sum(snapshot.num_prompts(block) for block in missing),
-            max_rejects=spec.max_rejects,
         )
         if missing:
             pulse.follow(labelling, finder, num_prompts_before=_num_prompts(writer), num_records_before=num_records)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def remove(path: Path) -> None:
 
 def make_folders(folder: Path) -> None:
     """Make a folder and those above it, each synced, where they are missing."""
-    missing = [above for above in (folder, *folder.parents) if not above.exists()]
+    missing = list(itertools.takewhile(lambda above: not above.exists(), (folder, *folder.parents)))
     for above in reversed(missing):
         try:
             os.mkdir(above)  # noqa: PTH102

@@ -93,15 +93,15 @@ def _check_manifest(store: ReadableStore, contents: Manifest) -> Iterator[Findin
         return  # a job that has not finished has none
     if _exists(store, HEADER_NAME) and manifest.entries and not store.names(ENTRIES_DIR):
         yield Finding(file=f"{ENTRIES_DIR}/", message="is empty, but the manifest lists blocks")
-    entries = {(entry.block, entry.generation): entry for entry in contents.entries}
+    entries = {entry.block: entry for entry in contents.entries}
     if manifest.header != contents.header:
         yield Finding(file=MANIFEST_NAME, message="its header is not the one in .labelgen/header.json")
     for old in manifest.entries:
-        new = entries.get((old.block, old.generation))
-        if new is not None and new.to_bytes() != old.to_bytes():
-            yield Finding(file=MANIFEST_NAME, message=f"says something else of block {old.block} than its entry")
-        if old.block not in {entry.block for entry in contents.entries}:
+        new = entries.get(old.block)
+        if new is None:
             yield Finding(file=MANIFEST_NAME, message=f"lists block {old.block}, whose entry is gone")
+        elif new.generation == old.generation and new.to_bytes() != old.to_bytes():
+            yield Finding(file=MANIFEST_NAME, message=f"says something else of block {old.block} than its entry")
 
 
 def _check_files(store: ReadableStore, contents: Manifest) -> Iterator[Finding]:

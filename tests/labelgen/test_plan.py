@@ -129,6 +129,8 @@ def test_a_job_file_can_be_planned(prompts: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     plan = json.loads(result.stdout)
     assert plan["prompts"] == 1000 and plan["probed_records"] == 20 and plan["seconds"] > 0
+    counted = call("plan", prompts, "-c", tmp_path / "job.yaml", *probe[:-2], "--json", "--quiet")
+    assert counted.exit_code == 0 and json.loads(counted.stdout)["prompts"] > 20, counted.output
 
 
 def test_a_finished_dataset_says_what_less_would_save(tmp_path: Path) -> None:

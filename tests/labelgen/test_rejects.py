@@ -87,6 +87,15 @@ def test_a_teacher_that_refuses_everything_stops_the_job_and_loses_nothing(tmp_p
     assert summary.counts.num_records == 89 and summary.num_new_records == 84
 
 
+def test_prompts_that_the_teacher_is_never_asked_count_too(tmp_path: Path) -> None:
+    rows = [{"id": i, "prompt": "far too long " * 20 if i % 2 else f"question {i}"} for i in range(60)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match="4 of 8 prompts are rejected, and --max-rejects is 3"):
+        labelgen.run(make_spec(tmp_path, max_rejects=RejectLimit(count=3)), teacher=fake())
+    summary = labelgen.run(make_spec(tmp_path), teacher=fake())
+    assert (summary.counts.num_records, summary.num_rejected) == (30, 30)
+
+
 def test_what_was_refused_is_tried_again_on_request_only(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl")
     assert labelgen.run(make_spec(tmp_path), teacher=fake(Refusing)).num_rejected == 95
