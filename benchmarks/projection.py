@@ -62,10 +62,8 @@ def measure(
 
 def _real_bytes(records: Sequence[LabelRecord], header: Header, selection: Selection, codec: str) -> int:
     cut = [dataclasses.replace(record, labels=cut_labels(record.labels, selection)) for record in records]
-    fields = {**header.fingerprint_fields, "selection": selection.to_json()}
-    header = dataclasses.replace(header, selection=selection, fingerprint_fields=fields)
     with tempfile.TemporaryDirectory(prefix="labelgen-projection-") as folder:
-        writer = DatasetWriter(Path(folder) / "real", header, codec=codec_named(codec))
+        writer = DatasetWriter(Path(folder) / "real", header.with_selection(selection), codec=codec_named(codec))
         writer.publish_block("000000", cut, num_prompts=len(cut), num_rejected=0, recorded={})
         return sum(shard.num_bytes for entry in writer.entries.values() for shard in entry.shards)
 

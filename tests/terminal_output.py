@@ -12,7 +12,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from labelgen.cli import main
-from labelgen.cli.progress import progress_text
+from labelgen.cli.progress import progress_line
 from labelgen.cli.render import print_summary
 from labelgen.job.progress import RunProgress, RunSummary
 from labelstore.entry import LabelCounts
@@ -43,6 +43,18 @@ _SUMMARY = RunSummary(
 _PROGRESS = [
     RunProgress(
         num_requests=0, num_prompts=5, total_prompts=2_000, num_labels=0, num_rejected=0, seconds=0.0, num_in_flight=5
+    ),
+    RunProgress(
+        num_requests=3,
+        num_prompts=259,
+        total_prompts=2_000,
+        num_labels=12,
+        num_rejected=0,
+        seconds=1.5,
+        num_prompts_done=3,
+        num_prompts_answered=3,
+        num_in_flight=256,
+        kept_mass=0.9731,
     ),
     RunProgress(
         num_requests=900,
@@ -82,7 +94,7 @@ def terminal_output() -> dict[str, str]:
         print_summary(_SUMMARY, as_json=False)
     return {
         "summary.txt": "".join(f"{line.rstrip()}\n" for line in summary.getvalue().splitlines()),
-        "progress.txt": "".join(f"{progress_text(progress)}\n" for progress in _PROGRESS),
+        "progress.txt": "".join(f"{progress_line(progress)}\n" for progress in _PROGRESS),
         "errors.txt": "\n".join(_error_of(arguments) for arguments in _ERRORS),
     }
 

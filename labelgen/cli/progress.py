@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import click
 
 from labelgen.cli.progress_display import ProgressDisplay
-from labelgen.cli.units import bytes_text
+from labelgen.cli.units import bytes_text, duration_text
 from labelgen.job.progress import RunProgress
 
-__all__ = ["EventWatcher", "TerminalWatcher", "print_event", "progress_text"]
+__all__ = ["EventWatcher", "TerminalWatcher", "print_event", "progress_line", "progress_text"]
 
 _SECONDS_BETWEEN_EVENTS = 5.0
 
@@ -37,12 +36,11 @@ class TerminalWatcher:
         self._display.note(message)
 
     def advance(self, progress: RunProgress, /) -> None:
-        text = progress_text(progress)
         self._display.show(
             done=progress.num_prompts_done,
             total=progress.total_prompts,
-            rate=text,
-            line=f"{progress.num_prompts_done:,} of {progress.total_prompts:,} prompts done, {text}{_left(progress)}",
+            rate=progress_text(progress),
+            line=progress_line(progress),
         )
 
 
@@ -102,10 +100,11 @@ def progress_text(progress: RunProgress) -> str:
     return ", ".join(parts)
 
 
-def _left(progress: RunProgress) -> str:
-    if progress.seconds_left is None:
-        return ""
-    return f", {datetime.timedelta(seconds=round(progress.seconds_left))} left"
+def progress_line(progress: RunProgress) -> str:
+    """Return how far a run is and how long it still takes, where there is no bar."""
+    left = "" if progress.seconds_left is None else f", {duration_text(progress.seconds_left)} left"
+    of_all = f"{progress.num_prompts_done:,} of {progress.total_prompts:,} prompts done"
+    return f"{of_all}, {progress_text(progress)}{left}"
 
 
 def _progress_values(progress: RunProgress) -> dict[str, Any]:

@@ -48,8 +48,8 @@ class RunProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the rate so far; None before the first prompt is done."""
-        if not self.num_prompts_answered:
+        """At the rate so far; None before as much is answered as is in flight: the first answers are the short ones."""
+        if not self.num_prompts_answered or self.num_requests < self.num_in_flight:
             return None
         return (self.total_prompts - self.num_prompts_done) * self.seconds / self.num_prompts_answered
 

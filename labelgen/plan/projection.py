@@ -118,13 +118,7 @@ class _Sample:
             dataclasses.replace(record, labels=cut_labels(record.labels, selection, seed=_digest(record.record_id)))
             for record in shuffled
         ]
-        fields = {**header.fingerprint_fields, "selection": selection.to_json()}
-        return cls(
-            header=dataclasses.replace(header, selection=selection, fingerprint_fields=fields),
-            selection=selection,
-            train=cut[::2],
-            test=cut[1::2],
-        )
+        return cls(header=header.with_selection(selection), selection=selection, train=cut[::2], test=cut[1::2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,11 @@ def _find_problem(record: LabelRecord, tokenizer: PromptTokenizer, prompt: Promp
         return _compare_document(record, start, tokenizer, prompt)
     if record.finish_reason is None or (prompt.prompt is None and prompt.messages is None):
         return None  # a chat that was scored is its own answer
-    return _compare_prompt(record.input_ids[:start], encode_prompt(prompt, tokenizer), tokenizer)
+    try:
+        prompt_ids = encode_prompt(prompt, tokenizer)
+    except ValueError:
+        return "template"  # this one refuses what the one of then took
+    return _compare_prompt(record.input_ids[:start], prompt_ids, tokenizer)
 
 
 def _compare_document(record: LabelRecord, start: int, tokenizer: PromptTokenizer, prompt: Prompt) -> _Problem | None:

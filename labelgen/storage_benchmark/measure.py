@@ -69,11 +69,9 @@ class Workload:
 
     def cut(self, selection: Selection) -> Workload:
         """Return the same labels, of a smaller selection."""
-        fields = {**self.header.fingerprint_fields, "selection": selection.to_json()}
-        header = dataclasses.replace(self.header, selection=selection, fingerprint_fields=fields)
         return dataclasses.replace(
             self,
-            header=header,
+            header=self.header.with_selection(selection),
             train=[_cut_record(record, selection) for record in self.train],
             test=[_cut_record(record, selection) for record in self.test],
         )

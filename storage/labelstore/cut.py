@@ -48,9 +48,7 @@ def cut_header(header: Header, top_k: int) -> Header:
     Raises:
         ValueError: as `cut_selection`.
     """
-    selection = cut_selection(header.selection, top_k)
-    fields = {**header.fingerprint_fields, "selection": selection.to_json()}
-    return replace(header, selection=selection, fingerprint_fields=fields)
+    return header.with_selection(cut_selection(header.selection, top_k))
 
 
 def cut_labels(labels: Labels, top_k: int) -> Labels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from labelstore.errors import DamagedDatasetError, FormatVersionError
@@ -34,6 +34,11 @@ class Header:
     def fingerprint(self) -> str:
         """The hash of fingerprint_fields: two datasets with the same one can be joined."""
         return fingerprint_of(self.fingerprint_fields)
+
+    def with_selection(self, selection: Selection) -> Header:
+        """Return the header of the same labels with other candidates kept: another fingerprint."""
+        fields = {**self.fingerprint_fields, "selection": selection.to_json()}
+        return replace(self, selection=selection, fingerprint_fields=fields)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "selection": self.selection.to_json(), "fingerprint": self.fingerprint}

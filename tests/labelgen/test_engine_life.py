@@ -224,3 +224,29 @@ def test_ctrl_c_in_a_terminal_finishes_what_is_in_flight(tmp_path: Path) -> None
         assert process.wait(timeout=300) == 130
     assert "stopped by SIGINT: 40 of 40 prompts are done" in (tmp_path / "log").read_text()
     assert not marked_processes(mark) and count_records(out) == 40
+
+
+@pytest.mark.more_engines
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("is_late", [False, True], ids=["before-the-engine", "in-the-middle"])
+def test_ctrl_c_while_the_teacher_loads_ends_the_job_at_once_and_leaves_no_process(
+    tmp_path: Path, is_late: bool
+) -> None:
+    log_path, out = tmp_path / "log", tmp_path / "labels"
+    command = [sys.executable, "-m", "labelgen", "generate", str(ROOT / "examples/prompts/chats.jsonl"), "-o", str(out)]
+    command += ["--teacher", str(fetch_teacher("smollm2")), "--max-tokens", "4", "--limit", "4"]
+    with running(command, log_path, in_own_group=True) as process:
+
+        def is_loading() -> bool:
+            if "loading the teacher" not in log_path.read_text():
+                return False
+            return not is_late or any(name.startswith("VLLM::") for name in descendants(process.pid).values())
+
+        assert wait_for(lambda: process.poll() is not None or is_loading(), seconds=120)
+        assert process.poll() is None, log_path.read_text()
+        everyone = {process.pid, *descendants(process.pid)}
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=30) == 130, log_path.read_text()
+    said = log_path.read_text()
+    assert "Traceback" not in said and "stopped by SIGINT: " in said and "Run the same command again" in said, said
+    assert wait_for(lambda: not any(_is_alive(pid) for pid in everyone), seconds=15), "a process of ours is still there"

@@ -80,6 +80,15 @@ def test_another_template_is_named() -> None:
     assert problems_of(record_of(bare), None) == ""  # no snapshot, nothing to compare with
 
 
+def test_a_template_that_refuses_the_prompt_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> NDArray[np.int32]:
+        raise ValueError("the template wants a system message")
+
+    sound = record_of(TOKENIZER.encode_chat(CHAT.messages or []))
+    monkeypatch.setattr(LeadingTokenizer, "encode_chat", refuse)
+    assert problems_of(sound, CHAT).startswith("another template")
+
+
 def test_a_template_that_writes_the_date_is_no_other_one() -> None:
     yesterday = LeadingTokenizer()
     yesterday.date = "25 Jul 2024"
