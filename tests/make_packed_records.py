@@ -188,6 +188,7 @@ def _record(number: int, sizes: Sequence[int], kind: Kind, *, seed: int) -> Labe
         prompt_id=f"prompt-{number}",
         input_ids=np.array([0, *target_ids], dtype=np.int32),
         spans=np.array([[1, 1 + num_labels]] if num_labels else [], dtype=np.int32).reshape(-1, 2),
+        span_kinds=("text",) if num_labels else (),
         labels=Labels(**fields),
     )
 

@@ -47,7 +47,8 @@ def make_record(
         "finish_reason": "stop",
         "kept": {"category": "test"},
     }
-    return LabelRecord(**{**defaults, **fields})
+    values = {**defaults, **fields}
+    return LabelRecord(**{"span_kinds": ("completion",) * len(values["spans"]), **values})
 
 
 def make_header(**fields: Any) -> Header:

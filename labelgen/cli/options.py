@@ -11,6 +11,7 @@ import click
 from labelgen.cli.grouped_help import grouped
 from labelgen.cli.job_file import job_file_option
 from labelgen.cli.option_types import NAME_AND_VALUE, TEXT_FILE
+from labelgen.prompts.label_spans import LABEL_SPANS
 
 __all__ = [
     "chat_options",
@@ -18,6 +19,7 @@ __all__ = [
     "field_option",
     "gpu_memory_option",
     "json_option",
+    "label_spans_option",
     "output_option",
     "prompt_options",
     "quiet_option",
@@ -45,6 +47,14 @@ gpu_memory_option = grouped(
     default=0.9,
     show_default=True,
     help="Share of the GPU's memory.",
+)
+label_spans_option = grouped(
+    _KEPT,
+    "--label-spans",
+    type=click.Choice(LABEL_SPANS),
+    default="all",
+    show_default=True,
+    help="Which tokens are labelled, of those that can be.",
 )
 tensor_parallel_option = grouped(
     _TEACHER, "--tensor-parallel-size", type=int, default=1, show_default=True, help="GPUs for one copy."
@@ -153,6 +163,7 @@ prompt_options: list[Callable[[Any], Any]] = [
 ]
 
 _KEPT_OPTIONS: list[Callable[[Any], Any]] = [
+    label_spans_option,
     grouped(_KEPT, "--top-k", type=int, help="The K most likely tokens.  [default: 64, if nothing else is kept]"),
     grouped(_KEPT, "--keep-mass", type=float, help="The fewest tokens with this probability mass, in (0, 1]."),
     grouped(_KEPT, "--min-k", type=int, help="With --keep-mass: tokens at least.  [default: 1]"),

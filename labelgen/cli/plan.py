@@ -13,6 +13,7 @@ from labelgen.cli.options import (
     chat_options,
     field_option,
     json_option,
+    label_spans_option,
     prompt_options,
     quiet_option,
     response_options,
@@ -66,6 +67,7 @@ _OF_A_JOB = {
         field_option("--messages-field", "a chat"),
         field_option("--text-field", "the text, with --score"),
         *prompt_options,
+        label_spans_option,
         *chat_options,
         *response_options,
     ]

@@ -128,6 +128,7 @@ def _to_json(record: LabelRecord, token_text: TokenText) -> dict[str, Any]:
         "kept": dict(record.kept),
         "input_ids": record.input_ids.tolist(),
         "spans": record.spans.tolist(),
+        "span_kinds": list(record.span_kinds),
         "labels": [
             {
                 "position": position,

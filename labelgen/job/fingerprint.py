@@ -16,7 +16,7 @@ def fingerprint_fields(spec: RunSpec, facts: TeacherFacts, sampling: Sampling) -
     """Return the fields: the teacher's own (weights, precision, tokenizer, template, lengths) and the job's.
 
     Neither the prompt set, limits and the number of responses, nor codec and block size are among them: they decide
-    which labels there are, not what a label says.
+    which records there are, not what a record says. `label_spans` is: the same record would have other labels.
     """
     generating = {
         "stop_ids": sorted(facts.stop_ids),
@@ -27,6 +27,7 @@ def fingerprint_fields(spec: RunSpec, facts: TeacherFacts, sampling: Sampling) -
     return {
         "task": spec.task,
         "selection": spec.selection.to_json(),
+        "label_spans": spec.label_spans,
         **facts.fingerprint_fields,
         **(generating if spec.task == "generate" else {}),
     }

@@ -33,6 +33,7 @@ def job_options(spec: RunSpec) -> dict[str, Any]:
         "limit": spec.limit,
         "sample_prompts": None if sample is None else sample.size,
         "sample_seed": None if sample is None else sample.seed,
+        "label_spans": spec.label_spans,
         **spec.selection.to_json(),
         "codec": spec.codec,
     }

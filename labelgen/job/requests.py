@@ -9,12 +9,13 @@ import numpy as np
 
 from labelgen.job.fingerprint import response_seed
 from labelgen.job.spec import RunSpec
+from labelgen.prompts.label_spans import TokenSpan, choose_spans
 from labelgen.prompts.prompt import Prompt
 from labelgen.prompts.tokenizer import PromptTokenizer, encode_prompt
 from labelgen.prompts.windows import cut_windows
 from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.teacher import Answer, GenerateRequest, Request, ScoreRequest, TeacherFacts
-from labelstore.record import LabelRecord, record_id_of
+from labelstore.record import LabelRecord, SpanKind, record_id_of
 
 __all__ = ["PromptRequests"]
 
@@ -66,6 +67,7 @@ class PromptRequests:
         number = int(answer.request_id.rsplit("/", 1)[-1])
         is_score = self.spec.task == "score"
         labelled_ids = answer.input_ids[answer.first_label :]
+        spans = choose_spans(self._spans_of(prompt, answer), self.spec.label_spans)
         text = answer.text
         if text is None:
             text = self.tokenizer.decode(labelled_ids, skip_special_tokens=not is_score)
@@ -74,7 +76,8 @@ class PromptRequests:
             response_index=0 if is_score else number,
             document_offset=number if is_score else None,
             input_ids=answer.input_ids,
-            spans=np.array([[answer.first_label, len(answer.input_ids)]], dtype=np.int32),
+            spans=np.array([[span.start, span.stop] for span in spans], dtype=np.int32),
+            span_kinds=tuple(span.kind for span in spans),
             labels=answer.labels,
             prompt=prompt.prompt,
             messages=prompt.messages,
@@ -82,6 +85,13 @@ class PromptRequests:
             finish_reason=answer.finish_reason,
             kept=prompt.kept,
         )
+
+    def _spans_of(self, prompt: Prompt, answer: Answer) -> list[TokenSpan]:
+        """Return the labelled runs of an answer, all of them."""
+        kind: SpanKind = "assistant" if prompt.messages is not None else "completion"
+        if self.spec.task == "score":
+            kind = "text"
+        return [TokenSpan(start=answer.first_label, stop=len(answer.input_ids), kind=kind)]
 
     def _scores(self, prompt: Prompt, name: str) -> Iterator[Request]:
         assert prompt.text is not None, "a prompt to score has a text"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labelgen.prompts.chat_template import ChatTemplate
+from labelgen.prompts.label_spans import LabelSpans
 from labelgen.prompts.prompt_fields import PromptFields, Task
 from labelgen.prompts.prompt_sample import PromptSample
 from labelgen.prompts.rejects import RejectLimit
@@ -16,6 +17,9 @@ from labelstore.journal import DEFAULT_FLUSH_SECONDS
 from labelstore.selection import Selection
 
 __all__ = ["RunSpec"]
+
+# What can be told apart, of what each task gives.
+_LABEL_SPANS: dict[Task, tuple[LabelSpans, ...]] = {"generate": ("all",), "score": ("all",)}
 
 DEFAULT_TOP_K = 64
 # The unit of work. See docs/jobs.md for the arithmetic.
@@ -41,6 +45,7 @@ class RunSpec:
     block_size: int = DEFAULT_BLOCK_SIZE  # prompts in a unit of work
     fields: PromptFields = field(default_factory=PromptFields)  # what of a row is the prompt, and what is kept
     chat_template: ChatTemplate = field(default_factory=ChatTemplate)
+    label_spans: LabelSpans = "all"  # which tokens are labelled, of those that can be
     limit: int | None = None  # prompts at most, the first ones
     sample: PromptSample | None = None  # prompts at most, of all
     max_rejects: RejectLimit | None = None  # more than these end the job
@@ -72,6 +77,10 @@ class RunSpec:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if self.limit is not None and self.sample is not None:
             raise ValueError("--limit takes the first prompts and --sample-prompts some of all; give one of them")
+        if self.label_spans not in (known := _LABEL_SPANS[self.task]):
+            raise ValueError(
+                f"--label-spans must be one of {', '.join(known)} for labelgen {self.task}, got {self.label_spans!r}"
+            )
         if not 0 < self.flush_seconds < float("inf"):
             raise ValueError(f"--flush-seconds must be above 0, got {self.flush_seconds}")
         if not 0 <= self.grace_seconds < float("inf"):

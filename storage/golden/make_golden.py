@@ -84,6 +84,7 @@ def golden_records(selection: Selection) -> list[LabelRecord]:
                 prompt_id=f"text-{number}",
                 input_ids=input_ids,
                 spans=np.array([[1, num_labels + 1]] if num_labels else [], dtype=np.int32).reshape(-1, 2),
+                span_kinds=("text",) if num_labels else (),
                 labels=_labels(logits, input_ids[1:], selection, rng),
                 document_offset=0,
             )

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.labels import Labels
 
-__all__ = ["LabelRecord", "record_id_of"]
+__all__ = ["SPAN_KINDS", "LabelRecord", "SpanKind", "record_id_of"]
+
+SpanKind = Literal[
+    "text",  # text that was given to be read, for its own sake
+    "completion",  # what follows a prompt that was plain text, written or given
+    "assistant",  # an assistant's turn of a chat, or what is left of it beside the kinds below
+    "tool_call",  # the tool calls of such a turn
+    "reasoning",  # the thinking before an answer
+    "answer",  # what follows the thinking
+]
+SPAN_KINDS: tuple[SpanKind, ...] = get_args(SpanKind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: arrays have no truth value
@@ -27,10 +38,10 @@ class LabelRecord:
     prompt_id: str
     input_ids: NDArray[np.int32]  # [T], prompt and response, special tokens as the teacher read and wrote them
     spans: NDArray[np.int32]  # [S, 2], (start, stop) of the labelled runs, rising, not overlapping, start >= 1
+    span_kinds: tuple[SpanKind, ...]  # [S], what each span is
     labels: Labels  # N = the spans' summed length
     response_index: int = 0
     document_offset: int | None = None  # scored text: which token of the document the first label is about
-    span_kinds: tuple[str | None, ...] | None = None  # [S], what each span is (answer, reasoning, ...)
     prompt: str | None = None  # the prompt, where it was text
     messages: Sequence[Mapping[str, object]] | None = None  # the prompt, where it was a chat
     text: str | None = None  # the labelled text, for people: the response, or what was scored
@@ -55,8 +66,11 @@ class LabelRecord:
         num_labelled = int((self.spans[:, 1] - self.spans[:, 0]).sum())
         if num_labelled != len(self.labels):
             raise self._error(f"spans cover {num_labelled} tokens, but there are {len(self.labels)} labels")
-        if self.span_kinds is not None and len(self.span_kinds) != len(self.spans):
+        if len(self.span_kinds) != len(self.spans):
             raise self._error(f"{len(self.spans)} spans need as many span_kinds, got {len(self.span_kinds)}")
+        for kind in self.span_kinds:
+            if kind not in SPAN_KINDS:
+                raise self._error(f"a span's kind must be one of {', '.join(SPAN_KINDS)}, got {kind!r}")
 
     def _error(self, message: str) -> ValueError:
         return ValueError(f"prompt {self.prompt_id!r}: {message}")

@@ -20,7 +20,7 @@ _SPAN = pa.struct(
     [
         pa.field("start", pa.int32(), nullable=False),
         pa.field("stop", pa.int32(), nullable=False),
-        pa.field("kind", pa.string()),
+        pa.field("kind", pa.string(), nullable=False),
     ]
 )
 _MESSAGE = pa.struct(
@@ -136,8 +136,7 @@ class HardColumns:
         fields["input_ids"] = self._ids[self._ids_offsets[row] : self._ids_offsets[row + 1]]
         edges = [(span["start"], span["stop"]) for span in spans]
         fields["spans"] = np.array(edges, dtype=np.int32).reshape(-1, 2)
-        kinds = tuple(span["kind"] for span in spans)
-        fields["span_kinds"] = kinds if any(kind is not None for kind in kinds) else None
+        fields["span_kinds"] = tuple(span["kind"] for span in spans)
         return fields
 
 
@@ -171,8 +170,7 @@ def _message_from_row(row: dict[str, object]) -> dict[str, object]:
 
 
 def _spans_to_rows(record: LabelRecord) -> list[dict[str, object]]:
-    kinds = record.span_kinds or (None,) * len(record.spans)
     return [
         {"start": start, "stop": stop, "kind": kind}
-        for (start, stop), kind in zip(record.spans.tolist(), kinds, strict=True)
+        for (start, stop), kind in zip(record.spans.tolist(), record.span_kinds, strict=True)
     ]

@@ -101,6 +101,7 @@ def _check_labels(answer: Answer, teacher: Teacher, top_k: int) -> None:
         prompt_id=answer.request_id,
         input_ids=answer.input_ids,
         spans=np.array([[answer.first_label, len(answer.input_ids)]], dtype=np.int32),
+        span_kinds=("text",),
         labels=labels,
     )
     assert list(find_problems(record, vocab_size=teacher.facts.vocab_size)) == []

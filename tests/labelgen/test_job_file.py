@@ -36,6 +36,7 @@ EVERY_OPTION: dict[str, Any] = {
     "top_k": 5,
     "draws": 6,
     "entropy": True,
+    "label_spans": "all",
     "codec": "small",
     "system": "Be brief.",
     "chat": True,

@@ -204,6 +204,7 @@ def test_requests_that_a_caller_left_behind_do_not_meet_the_next_ones(proof: Pro
             prompt_id="p",
             input_ids=answer.input_ids,
             spans=np.array([[answer.first_label, len(answer.input_ids)]], dtype=np.int32),
+            span_kinds=("text",),
             labels=answer.labels,
         )
         assert proof.compare([record]).failures(FLOAT32_LIMITS) == []

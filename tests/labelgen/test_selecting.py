@@ -58,6 +58,7 @@ def test_every_selection_gives_sound_labels_that_pass_its_own_test(selection: Se
         prompt_id="p",
         input_ids=np.concatenate([[0], targets]).astype(np.int32),
         spans=np.array([[1, 31]], dtype=np.int32),
+        span_kinds=("text",),
         labels=labels,
     )
     assert list(find_problems(record, vocab_size=VOCAB_SIZE)) == []

@@ -28,7 +28,7 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
             assert getattr(got, name).dtype == getattr(wanted, name).dtype
         np.testing.assert_array_equal(got.target_ranks, wanted.target_ranks)
         np.testing.assert_array_equal(got.tail_mass, wanted.tail_mass)
-        assert got.draw_counts is None and got.entropy is None and got.span_kinds is None
+        assert got.draw_counts is None and got.entropy is None and got.span_kinds == wanted.span_kinds
 
 
 def test_messages_with_tools_and_parts_come_back_whole(tmp_path: Path) -> None:

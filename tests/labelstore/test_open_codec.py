@@ -42,7 +42,13 @@ def assert_same(got: Labels, wanted: Labels) -> None:
 
 def record_of(labels: Labels) -> LabelRecord:
     spans = np.array([[1, 1 + len(labels)]] if len(labels) else [], dtype=np.int32).reshape(-1, 2)
-    return LabelRecord(prompt_id="a", input_ids=np.zeros(1 + len(labels), np.int32), spans=spans, labels=labels)
+    return LabelRecord(
+        prompt_id="a",
+        input_ids=np.zeros(1 + len(labels), np.int32),
+        spans=spans,
+        span_kinds=("text",) if len(labels) else (),
+        labels=labels,
+    )
 
 
 def table_of(labels: list[Labels]) -> pa.Table:

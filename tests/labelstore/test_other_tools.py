@@ -44,7 +44,7 @@ def test_polars_reads_the_shards(root: Path) -> None:
 
     frame = polars.read_parquet(root / "data" / "*.parquet")
     assert frame.height == 6
-    assert frame["spans"][0].to_list() == [{"start": 4, "stop": 14, "kind": None}]
+    assert frame["spans"][0].to_list() == [{"start": 4, "stop": 14, "kind": "completion"}]
     assert frame["token_ids"][5].to_list() == make_record(5, num_labels=12).token_ids.tolist()
 
 

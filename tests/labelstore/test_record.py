@@ -34,7 +34,8 @@ def test_record_ids_tell_responses_and_windows_apart() -> None:
         ({"spans": np.array([4, 16], np.int32)}, r"spans must be int32 \[S, 2\]"),
         ({"input_ids": np.zeros(16)}, r"input_ids must be int32"),
         ({"input_ids": np.full(16, -1, np.int32)}, r"input_ids must be >= 0, got -1"),
-        ({"span_kinds": ("a", "b")}, r"1 spans need as many span_kinds, got 2"),
+        ({"span_kinds": ("reasoning", "answer")}, r"1 spans need as many span_kinds, got 2"),
+        ({"span_kinds": ("thought",)}, r"a span's kind must be one of text, .*, got 'thought'"),
     ],
 )
 def test_parts_that_contradict_each_other_are_refused(change: dict[str, Any], message: str) -> None:

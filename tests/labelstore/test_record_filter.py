@@ -85,7 +85,10 @@ def test_a_dataset_can_be_read_by_row_groups(dataset: LabelDataset, tmp_path: Pa
             record.record_id for record in dataset[start : starts[place + 1]]
         ]
     record = replace(
-        make_record(1), spans=np.array([[4, 6], [7, 9]], dtype=np.int32), labels=make_record(2, num_labels=4).labels
+        make_record(1),
+        spans=np.array([[4, 6], [7, 9]], dtype=np.int32),
+        span_kinds=("reasoning", "answer"),
+        labels=make_record(2, num_labels=4).labels,
     )
     spans = make_training_dataset(tmp_path / "a", [record])
     assert select_records(open_dataset(tmp_path / "a"), RecordFilter(min_labels=4))[0].tolist() == [0]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from labelstore.record import SPAN_KINDS, SpanKind
 from labelstore.selection import Selection
 
 __all__ = ["SoftLabels"]
@@ -28,10 +29,9 @@ class SoftLabels:
     token_ids: torch.Tensor  # int32 [P, K], most likely first, below vocab_size
     logprobs: torch.Tensor  # float32 [P, K], nats
     tail_mass: torch.Tensor  # float32 [P], in [0, 1]; beside a head and draws, of all but the head
-    span_kinds: torch.Tensor  # int64 [P], the place in kind_names of what the label's span is
+    span_kinds: torch.Tensor  # int64 [P], the place in labelstore.record.SPAN_KINDS of what the label's span is
     draw_counts: torch.Tensor | None  # int32 [P, K], how often each was drawn; 0 for an exact head and for padding
     entropy: torch.Tensor | None  # float32 [P], nats, of the teacher's full distribution, where it was kept
-    kind_names: tuple[str | None, ...]  # None: a span whose kind is not known
     selection: Selection  # what was kept of the teacher's distribution
     vocab_size: int  # all ids are below it; a student's logits need at least as many columns
 
@@ -49,9 +49,16 @@ class SoftLabels:
     def __len__(self) -> int:
         return len(self.token_ids)
 
-    def is_kind(self, *names: str | None) -> torch.Tensor:
-        """Return which labels stand in spans of these kinds, bool [P]; None is the kind of spans that have none."""
-        wanted = [place for place, name in enumerate(self.kind_names) if name in names]
+    def is_kind(self, *names: SpanKind) -> torch.Tensor:
+        """Return which labels stand in spans of these kinds, bool [P].
+
+        Raises:
+            ValueError: there is no such kind.
+        """
+        for name in names:
+            if name not in SPAN_KINDS:
+                raise ValueError(f"a span's kind is one of {', '.join(SPAN_KINDS)}, got {name!r}")
+        wanted = [SPAN_KINDS.index(name) for name in names]
         return torch.isin(self.span_kinds, torch.tensor(wanted, dtype=torch.int64, device=self.span_kinds.device))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SoftLabels:

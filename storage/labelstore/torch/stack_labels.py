@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labelstore.record import LabelRecord
+from labelstore.record import SPAN_KINDS, LabelRecord
 from labelstore.selection import Selection
 from labelstore.torch.soft_labels import SoftLabels
 
@@ -62,7 +62,6 @@ def stack_labels(
         token_ids[is_beyond], logprobs[is_beyond] = -1, -np.inf
         if draw_counts is not None:
             draw_counts[is_beyond] = 0
-    kinds, kind_names = _kinds(taken)
     entropy = None
     if selection.entropy:
         entropy = np.concatenate([_present(record.entropy, record)[:count] for record, _, count in taken])
@@ -72,10 +71,9 @@ def stack_labels(
         token_ids=torch.from_numpy(token_ids),
         logprobs=torch.from_numpy(logprobs),
         tail_mass=torch.from_numpy(tail_mass),
-        span_kinds=torch.from_numpy(kinds),
+        span_kinds=torch.from_numpy(_kinds(taken)),
         draw_counts=None if draw_counts is None else torch.from_numpy(draw_counts),
         entropy=None if entropy is None else torch.from_numpy(entropy),
-        kind_names=kind_names,
         selection=selection,
         vocab_size=vocab_size,
     )
@@ -117,19 +115,13 @@ def _with_lost(
     return whole
 
 
-def _kinds(
-    taken: Sequence[tuple[LabelRecord, NDArray[np.int64], int]],
-) -> tuple[NDArray[np.int64], tuple[str | None, ...]]:
-    """Return what span each label stands in [P], as a place among the names of kinds."""
-    names: dict[str | None, int] = {None: 0}
+def _kinds(taken: Sequence[tuple[LabelRecord, NDArray[np.int64], int]]) -> NDArray[np.int64]:
+    """Return what span each label stands in [P], as a place in SPAN_KINDS."""
     codes = []
     for record, _, count in taken:
-        if record.span_kinds is None:
-            codes.append(np.zeros(count, dtype=np.int64))
-            continue
-        of_spans = [names.setdefault(kind, len(names)) for kind in record.span_kinds]
+        of_spans = np.array([SPAN_KINDS.index(kind) for kind in record.span_kinds], dtype=np.int64)
         codes.append(np.repeat(of_spans, record.spans[:, 1] - record.spans[:, 0])[:count])
-    return np.concatenate(codes), tuple(names)
+    return np.concatenate(codes)
 
 
 def _present(values: NDArray[Scalar] | None, record: LabelRecord) -> NDArray[Scalar]:

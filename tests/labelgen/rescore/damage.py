@@ -26,6 +26,7 @@ def sequence(number: int, *, num_tokens: int = 60, first_label: int = 20) -> Lab
         prompt_id=f"p{number}",
         input_ids=input_ids,
         spans=np.array([[first_label, num_tokens]], dtype=np.int32),
+        span_kinds=("text",),
         labels=top_k_labels(
             token_ids=np.zeros((num_tokens - first_label, 1), dtype=np.int32),
             logprobs=np.zeros((num_tokens - first_label, 1), dtype=np.float32),

@@ -71,6 +71,7 @@ def example_record() -> LabelRecord:
         prompt_id="worked",
         input_ids=np.array([1, 4, 5, 3, 5, 2], dtype=np.int32),
         spans=np.array([[3, 6]], dtype=np.int32),
+        span_kinds=("completion",),
         labels=Labels(
             token_ids=np.array([[3, 7], [6, 2], [6, 2]], dtype=np.int32),
             logprobs=np.log(kept).astype(np.float32),

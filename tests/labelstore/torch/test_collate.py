@@ -152,12 +152,14 @@ def test_labels_know_the_kind_of_their_span(tmp_path: Path) -> None:
     record = make_record(1, num_labels=10)
     spans = np.array([[4, 7], [9, 11], [11, 14]], dtype=np.int32)
     labels = make_labels(record.input_ids[[4, 5, 6, 9, 10, 11, 12, 13]])
-    record = replace(record, spans=spans, span_kinds=("reasoning", None, "answer"), labels=labels)
+    record = replace(record, spans=spans, span_kinds=("reasoning", "tool_call", "answer"), labels=labels)
     dataset = make_training_dataset(tmp_path / "a", [record, make_record(2, num_labels=3)])
     batch = PaddingCollator(dataset, model=VOCAB_SIZE, max_length=13)(list(dataset))
     assert batch.soft.is_kind("answer").tolist() == [*[False] * 5, True, True, *[False] * 3]
-    assert batch.soft.is_kind("reasoning", None).tolist() == [*[True] * 5, False, False, *[True] * 3]
-    assert not batch.soft.is_kind("other").any()
+    assert batch.soft.is_kind("reasoning", "tool_call").tolist() == [*[True] * 5, *[False] * 5]
+    assert batch.soft.is_kind("completion").tolist() == [*[False] * 7, *[True] * 3]
+    with pytest.raises(ValueError, match=r"one of text, completion, .*, got 'other'"):
+        batch.soft.is_kind("other")  # type: ignore[arg-type]
 
 
 def test_candidates_that_the_student_has_no_row_for_become_tail(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def teacher_labels(
         prompt_id="a",
         input_ids=input_ids,
         spans=np.array([[3, 3 + num_labels]], dtype=np.int32),
+        span_kinds=("completion",),
         labels=labels,
     )
     soft = stack_labels([record], starts=[0], lengths=[len(input_ids)], selection=selection, vocab_size=vocab_size)
@@ -206,7 +207,7 @@ def same_labels(selection: Selection, whole: torch.Tensor, *, num_labels: int) -
     logprobs = np.repeat(whole.numpy().astype(np.float32), num_labels, axis=0)
     labels = full_softmax_labels(logprobs, input_ids[1:], selection)
     spans = np.array([[1, num_labels + 1]], dtype=np.int32)
-    record = LabelRecord(prompt_id="a", input_ids=input_ids, spans=spans, labels=labels)
+    record = LabelRecord(prompt_id="a", input_ids=input_ids, spans=spans, span_kinds=("text",), labels=labels)
     return stack_labels([record], starts=[0], lengths=[len(input_ids)], selection=selection, vocab_size=whole.shape[1])
 
 
@@ -334,7 +335,7 @@ logits = torch.empty(P, V, dtype=torch.bfloat16).normal_().requires_grad_()
 labels = SoftLabels(
     rows=torch.arange(P), target_ids=torch.zeros(P, dtype=torch.int64), token_ids=ids,
     logprobs=torch.full((P, K), -5.0), tail_mass=torch.full((P,), 0.5), draw_counts=None, entropy=None,
-    span_kinds=torch.zeros(P, dtype=torch.int64), kind_names=(None,), selection=Selection(top_k=K), vocab_size=V)
+    span_kinds=torch.zeros(P, dtype=torch.int64), selection=Selection(top_k=K), vocab_size=V)
 warm = torch.zeros(4, 4, dtype=torch.bfloat16, requires_grad=True)  # torch's code comes into memory at its first use
 torch.autograd.grad(warm.float().log_softmax(1).exp().sum(), warm)
 print_peak()
