@@ -9,8 +9,8 @@ import numpy as np
 
 from labelgen.job.fingerprint import response_seed
 from labelgen.job.spec import RunSpec
-from labelgen.prompts.label_spans import TokenSpan, choose_spans
 from labelgen.prompts.prompt import Prompt
+from labelgen.prompts.token_spans import TokenSpan, choose_spans
 from labelgen.prompts.tokenizer import PromptTokenizer, encode_prompt
 from labelgen.prompts.windows import cut_windows
 from labelgen.teachers.sampling import Sampling
