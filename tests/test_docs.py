@@ -25,6 +25,7 @@ PAGES_WITH_PYTHON = [
     "docs/convert.md",
     "docs/is-my-dataset-right.md",
     "docs/reading-labels.md",
+    "docs/sharing.md",
 ]
 
 
@@ -33,6 +34,7 @@ PAGES_WITH_PYTHON = [
 def test_the_python_in_a_page_runs(page: str, codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_dataset(tmp_path / "demo-labels", codec=codec)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     assert blocks
     namespace: dict[str, Any] = {}

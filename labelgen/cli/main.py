@@ -10,6 +10,7 @@ import click
 import labelgen
 from labelgen.cli.convert import convert
 from labelgen.cli.doctor import doctor
+from labelgen.cli.export import export
 from labelgen.cli.finish import finish
 from labelgen.cli.generate import generate
 from labelgen.cli.inspect import inspect
@@ -59,5 +60,5 @@ def main(ctx: click.Context) -> None:
         ctx.color = False
 
 
-for command in (generate, score, plan, status, inspect, verify, convert, finish, doctor):
+for command in (generate, score, plan, status, inspect, verify, convert, export, finish, doctor):
     main.add_command(command)

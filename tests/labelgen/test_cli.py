@@ -265,3 +265,16 @@ def test_every_option_has_help_and_is_in_the_docs() -> None:
             if isinstance(parameter, click.Option):
                 assert parameter.help, parameter.name
                 assert parameter.opts[-1] in docs, f"{name} {parameter.opts[-1]}"
+
+
+def test_export_says_what_was_written_and_what_has_no_place_in_it(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path / "labels")
+    arguments = ["export", str(root), "--to", "axolotl-kd", "-o", str(tmp_path / "kd.parquet")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "records    6" in result.stdout and "the tail mass" in result.stdout
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == 1 and "is there already" in again.stderr
+    arguments = ["export", str(root), "--to", "chat-jsonl", "-o", str(tmp_path / "rows.jsonl"), "--json"]
+    values = json.loads(CliRunner().invoke(main, arguments).stdout)
+    assert values["records"] == 6 and values["left_out"] == {} and len(values["losses"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +56,21 @@ def test_duckdb_reads_the_shards(root: Path) -> None:
     count, tokens, best = duckdb.sql(query).fetchall()[0]
     assert (count, tokens) == (6, 90)
     assert best == max(float(make_record(i, num_labels=10 + i % 3).logprobs[0, 0]) for i in range(6))
+
+
+def test_trls_collator_takes_hard_labels_as_they_are(root: Path, tmp_path: Path) -> None:
+    sft_trainer = pytest.importorskip("trl.trainer.sft_trainer", reason="trl is not needed for anything else here")
+    from datasets import load_dataset
+
+    def to_hard_labels(row: dict[str, Any]) -> dict[str, list[int]]:  # as in docs/sharing.md
+        ids, labels = row["input_ids"], [-100] * len(row["input_ids"])
+        for span in row["spans"]:
+            labels[span["start"] : span["stop"]] = ids[span["start"] : span["stop"]]
+        return {"input_ids": ids, "labels": labels}
+
+    rows = load_dataset(str(root), split="train", cache_dir=str(tmp_path / "cache"))
+    rows = rows.map(to_hard_labels, remove_columns=rows.column_names)
+    batch = sft_trainer.DataCollatorForLanguageModeling(pad_token_id=0)([dict(rows[0])])
+    record = make_record(0, num_labels=10)
+    assert batch["input_ids"][0].tolist() == record.input_ids.tolist()
+    assert batch["labels"][0].tolist() == [-100] * 4 + record.input_ids[4:].tolist()
