@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import labelgen
+from labelgen.prompts.token_spans import TokenSpan
 from labelgen.teachers.fake import FakeTokenizer
 from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, TeacherFacts
 from labelgen.teachers.vllm_logprobs import Positions, labels_of
@@ -72,11 +73,11 @@ class InstantTeacher:
                 logprobs=self._positions.logprobs[drawn] * np.float32(1 + self._rng.random()),
                 ranks=self._positions.ranks[drawn],
             )
-            targets = positions.token_ids[:, 0]
+            targets, first = positions.token_ids[:, 0], len(request.prompt_ids)
             yield Answer(
                 request_id=request.request_id,
                 input_ids=np.concatenate([request.prompt_ids, targets]),
-                first_label=len(request.prompt_ids),
+                spans=(TokenSpan(start=first, stop=first + len(targets), kind=request.kind),),
                 labels=labels_of(positions, targets, self.selection),
                 finish_reason="length",
             )

@@ -67,7 +67,7 @@ class Workload:
                 else:
                     assert isinstance(request, ScoreRequest)
                     ids, parameters = request.input_ids, teacher._score_parameters(teacher._width)
-                    num_tokens += len(ids) - request.first_label
+                    num_tokens += sum(span.stop - span.start for span in request.spans)
                 for name, value in changes.items():
                     setattr(parameters, name, value)
                 engine.add_request(request.request_id, {"prompt_token_ids": ids.tolist()}, parameters)

@@ -25,6 +25,7 @@ __all__ = [
     "quiet_option",
     "response_options",
     "run_options",
+    "stride_option",
     "teacher_options",
     "tensor_parallel_option",
     "with_options",
@@ -55,6 +56,13 @@ label_spans_option = grouped(
     default="all",
     show_default=True,
     help="Which tokens are labelled, of those that can be.",
+)
+stride_option = grouped(
+    _PROMPTS,
+    "--stride",
+    type=int,
+    metavar="TOKENS",
+    help="Tokens that each window of a long text labels; the rest of it is read before them.  [default: 7/8 of it]",
 )
 tensor_parallel_option = grouped(
     _TEACHER, "--tensor-parallel-size", type=int, default=1, show_default=True, help="GPUs for one copy."

@@ -138,7 +138,7 @@ class BlockCollector:
         """
         record_id = self._requests.record_id(prompt, answer.request_id)
         if isinstance(answer, Refusal):
-            kind = "offset" if self._requests.spec.task == "score" else "response"
+            kind = "offset" if prompt.text is not None else "sequence" if prompt.sequences else "response"
             number = answer.request_id.rsplit("/", 1)[-1]
             reason = f"{kind} {number}: {answer.reason}"
             return RefusedResponse(prompt_id=prompt.prompt_id, record_id=record_id, reason=reason)

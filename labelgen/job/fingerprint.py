@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from labelgen.job.spec import RunSpec
+from labelgen.prompts.windows import window_stride
 from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.teacher import TeacherFacts
 
@@ -29,8 +30,14 @@ def fingerprint_fields(spec: RunSpec, facts: TeacherFacts, sampling: Sampling) -
         "selection": spec.selection.to_json(),
         "label_spans": spec.label_spans,
         **facts.fingerprint_fields,
-        **(generating if spec.task == "generate" else {}),
+        **(generating if spec.task == "generate" else {"stride": _stride(spec, facts)}),
     }
+
+
+def _stride(spec: RunSpec, facts: TeacherFacts) -> int:
+    """Return how far a window of a text reaches beyond the one before: it decides how much stands before a label."""
+    num_lead = len(facts.fingerprint_fields.get("tokenizer_lead_ids", ()))
+    return window_stride(spec.stride, max_tokens=facts.max_model_len - 1, num_lead=num_lead)
 
 
 def response_seed(run_seed: int, prompt_id: str, response_index: int) -> int:

@@ -30,6 +30,12 @@ def job_options(spec: RunSpec) -> dict[str, Any]:
         "id_field": fields.prompt_id,
         "template": None if fields.template is None else {"text": fields.template.text},
         "column": list(fields.columns),
+        "prompt_field": fields.prompt,
+        "messages_field": fields.messages,
+        "system": fields.system,
+        "chat": fields.as_chat or None,
+        "chat_template": None if spec.chat_template.text is None else {"text": spec.chat_template.text},
+        "chat_template_arg": dict(spec.chat_template.arguments),
         "limit": spec.limit,
         "sample_prompts": None if sample is None else sample.size,
         "sample_seed": None if sample is None else sample.seed,
@@ -38,15 +44,9 @@ def job_options(spec: RunSpec) -> dict[str, Any]:
         "codec": spec.codec,
     }
     if spec.task == "score":
-        options["text_field"] = fields.text
+        options |= {"text_field": fields.text, "completion_field": fields.completion, "stride": spec.stride}
     else:
         options |= {
-            "prompt_field": fields.prompt,
-            "messages_field": fields.messages,
-            "system": fields.system,
-            "chat": fields.as_chat or None,
-            "chat_template": None if spec.chat_template.text is None else {"text": spec.chat_template.text},
-            "chat_template_arg": dict(spec.chat_template.arguments),
             "responses": spec.responses,
             "max_tokens": spec.max_tokens,
             "temperature": sampling.temperature,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelgen.job.fingerprint import response_seed
 from labelgen.job.spec import RunSpec
+from labelgen.prompts.given_sequence import GivenSequence
 from labelgen.prompts.prompt import Prompt
+from labelgen.prompts.scored_chat import encode_turns
+from labelgen.prompts.scored_pair import encode_pair
 from labelgen.prompts.token_spans import TokenSpan, choose_spans
 from labelgen.prompts.tokenizer import PromptTokenizer, encode_prompt
 from labelgen.prompts.windows import cut_windows
 from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.teacher import Answer, GenerateRequest, Request, ScoreRequest, TeacherFacts
-from labelstore.record import LabelRecord, SpanKind, record_id_of
+from labelstore.record import LabelRecord, record_id_of
 
 __all__ = ["PromptRequests"]
 
@@ -53,28 +57,30 @@ class PromptRequests:
                 sampling=self.sampling,
                 max_tokens=min(self.spec.max_tokens, room),
                 seed=response_seed(self.spec.seed, prompt.prompt_id, response_index),
+                kind="assistant" if prompt.messages is not None else "completion",
             )
             for response_index in range(self.spec.responses)
         ]
 
     def record_id(self, prompt: Prompt, request_id: str) -> str:
         """Return the id of the record that an answer to one of the prompt's requests gives."""
-        number = int(request_id.rsplit("/", 1)[-1])
-        return record_id_of(prompt.prompt_id, *((number, 0) if self.spec.task == "score" else (None, number)))
+        return record_id_of(prompt.prompt_id, *self._identity(prompt, request_id))
 
     def to_record(self, prompt: Prompt, answer: Answer) -> LabelRecord:
         """Return the record of an answer to one of the prompt's requests."""
-        number = int(answer.request_id.rsplit("/", 1)[-1])
-        is_score = self.spec.task == "score"
-        labelled_ids = answer.input_ids[answer.first_label :]
-        spans = choose_spans(self._spans_of(prompt, answer), self.spec.label_spans)
+        document_offset, response_index = self._identity(prompt, answer.request_id)
+        spans = choose_spans(answer.spans, self.spec.label_spans)
+        given = _given(prompt, answer.request_id)
         text = answer.text
-        if text is None:
-            text = self.tokenizer.decode(labelled_ids, skip_special_tokens=not is_score)
+        if given is not None:
+            text = given.text if spans == list(given.spans) else None
+        elif text is None and len(spans) == 1:
+            labelled_ids = answer.input_ids[spans[0].start : spans[0].stop]
+            text = self.tokenizer.decode(labelled_ids, skip_special_tokens=document_offset is None)
         return LabelRecord(
             prompt_id=prompt.prompt_id,
-            response_index=0 if is_score else number,
-            document_offset=number if is_score else None,
+            response_index=response_index,
+            document_offset=document_offset,
             input_ids=answer.input_ids,
             spans=np.array([[span.start, span.stop] for span in spans], dtype=np.int32),
             span_kinds=tuple(span.kind for span in spans),
@@ -82,28 +88,64 @@ class PromptRequests:
             prompt=prompt.prompt,
             messages=prompt.messages,
             text=text,
-            finish_reason=answer.finish_reason,
+            finish_reason=answer.finish_reason if given is None else given.finish_reason,
             kept=prompt.kept,
         )
 
-    def _spans_of(self, prompt: Prompt, answer: Answer) -> list[TokenSpan]:
-        """Return the labelled runs of an answer, all of them."""
-        kind: SpanKind = "assistant" if prompt.messages is not None else "completion"
-        if self.spec.task == "score":
-            kind = "text"
-        return [TokenSpan(start=answer.first_label, stop=len(answer.input_ids), kind=kind)]
+    def _identity(self, prompt: Prompt, request_id: str) -> tuple[int | None, int]:
+        """Return a record's document_offset and response_index."""
+        given = _given(prompt, request_id)
+        if given is not None:
+            return given.document_offset, given.response_index
+        number = _number_of(request_id)
+        return (number, 0) if prompt.text is not None else (None, number)
 
     def _scores(self, prompt: Prompt, name: str) -> Iterator[Request]:
-        assert prompt.text is not None, "a prompt to score has a text"
-        document_ids = self.tokenizer.encode_text(prompt.text, with_special_tokens=False)
+        if prompt.text is not None:
+            yield from self._windows(prompt.text, name)
+        elif prompt.sequences:
+            for number, sequence in enumerate(prompt.sequences):
+                ids = np.array(sequence.input_ids, dtype=np.int32)
+                yield self._score(f"{name}/{number}", ids, sequence.spans)
+        elif prompt.completion is not None:
+            assert prompt.prompt is not None, "a completion has a prompt"
+            yield self._score(f"{name}/0", *encode_pair(prompt.prompt, prompt.completion, self.tokenizer))
+        else:
+            assert prompt.messages is not None, "what is scored is a text, a pair, a chat or sequences"
+            ids, spans = encode_turns(
+                prompt.messages, self.tokenizer, tools=prompt.tools, end_ids=self.facts.stop_ids.keys()
+            )
+            yield self._score(f"{name}/0", ids, spans)
+
+    def _score(self, request_id: str, input_ids: NDArray[np.int32], spans: Sequence[TokenSpan]) -> ScoreRequest:
+        """Return the request that labels the chosen spans of a sequence that is read whole."""
+        if len(input_ids) > self._max_scored:
+            raise ValueError(
+                f"it has {len(input_ids)} tokens, and the teacher's context of {self.facts.max_model_len} tokens must "
+                f"hold one more; shorten it, or raise --max-model-len"
+            )
+        chosen = tuple(choose_spans(spans, self.spec.label_spans))
+        return ScoreRequest(request_id=request_id, input_ids=input_ids, spans=chosen)
+
+    @property
+    def _max_scored(self) -> int:
+        return self.facts.max_model_len - 1  # the engine generates one token, which is thrown away
+
+    def _windows(self, text: str, name: str) -> Iterator[Request]:
+        document_ids = self.tokenizer.encode_text(text, with_special_tokens=False)
         lead_ids = self.tokenizer.lead_ids
         if len(document_ids) < (1 if len(lead_ids) else 2):
             raise ValueError(f"the text has {len(document_ids)} tokens, none of them with a token before it")
-        # One token less than the context: the engine generates one, which is thrown away.
-        max_tokens = self.facts.max_model_len - 1
-        for window in cut_windows(document_ids, lead_ids=lead_ids, max_tokens=max_tokens):
-            yield ScoreRequest(
-                request_id=f"{name}/{window.document_offset}",
-                input_ids=window.input_ids,
-                first_label=window.first_label,
-            )
+        for window in cut_windows(
+            document_ids, lead_ids=lead_ids, max_tokens=self._max_scored, stride=self.spec.stride
+        ):
+            span = TokenSpan(start=window.first_label, stop=len(window.input_ids), kind="text")
+            yield self._score(f"{name}/{window.document_offset}", window.input_ids, [span])
+
+
+def _number_of(request_id: str) -> int:
+    return int(request_id.rsplit("/", 1)[-1])
+
+
+def _given(prompt: Prompt, request_id: str) -> GivenSequence | None:
+    return prompt.sequences[_number_of(request_id)] if prompt.sequences else None

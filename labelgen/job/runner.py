@@ -22,9 +22,12 @@ from labelgen.job.retry import retry_rejected
 from labelgen.job.spec import RunSpec
 from labelgen.job.stopping import JobStoppedError, StoppedError, StopSignals
 from labelgen.job.suspects import SuspectFinder
+from labelgen.prompts.label_dataset import LabelDatasetSource
+from labelgen.prompts.prompt import Prompt
 from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
 from labelgen.prompts.sources import find_sources
+from labelgen.prompts.token_spans import kinds_of
 from labelgen.rescore.at_end import rescore_at_end
 from labelgen.teachers.teacher import EngineError, Teacher
 from labelstore.codecs import codec_named
@@ -87,6 +90,9 @@ class Job:
         if self._teacher.selection != spec.selection:
             raise ValueError(f"the teacher captures {self._teacher.selection}, the spec asks for {spec.selection}")
         self._facts = self._teacher.facts
+        self._datasets = [source for source in self._sources if isinstance(source, LabelDatasetSource)]
+        for dataset in self._datasets:
+            dataset.check_tokenizer(self._facts.fingerprint_fields)
         sampling, self._sampling_origins = spec.sampling.resolve(self._facts.sampling_defaults)
         self._requests = PromptRequests(
             spec=spec, facts=self._facts, tokenizer=self._teacher.tokenizer, sampling=sampling
@@ -139,7 +145,8 @@ class Job:
             ingest = self._ingest(snapshot, rejects, watcher)
             blocks = snapshot.blocks
             missing = [block for block in blocks if block not in writer.entries]
-            self._check_chats(snapshot, missing)
+            if missing:
+                self._check_prompts(snapshot.read_block(missing[0]))
             recovery = journal.recover(
                 {block: snapshot.block_sha256(block) for block in journal.segment_blocks if block in missing},
                 published=writer.entries,
@@ -234,20 +241,32 @@ class Job:
             watcher.note(f"all is labelled, but the teacher could not read records again: {error}")
             return None
 
-    def _check_chats(self, snapshot: PromptSnapshot, missing: list[str]) -> None:
-        """Refuse a prompt set of chats for a teacher without a chat template: every row would be rejected."""
-        if not missing or self._teacher.tokenizer.has_chat_template:
-            return
-        if all(prompt.messages is not None for prompt in snapshot.read_block(missing[0])):
+    def _check_prompts(self, prompts: list[Prompt]) -> None:
+        """Refuse a prompt set of which every row would be rejected, as far as a block's first rows can tell."""
+        is_chat = [prompt.messages is not None and not prompt.sequences for prompt in prompts]
+        if all(is_chat) and not self._teacher.tokenizer.has_chat_template:
             raise ValueError(
                 f"the prompts are chats, and --teacher {self._spec.teacher} has no chat template; "
                 f"give 'prompt' rows, or a teacher that was trained to chat"
             )
+        if self._spec.task == "score" and self._spec.label_spans != "all":
+            wanted = kinds_of(self._spec.label_spans)
+            if not any(set(wanted) & prompt.scored_kinds for prompt in prompts):
+                found = sorted({kind for prompt in prompts for kind in prompt.scored_kinds})
+                raise ValueError(
+                    f"--label-spans {self._spec.label_spans} labels {', '.join(wanted)}, and what is to be scored has "
+                    f"only {', '.join(found)}"
+                )
 
     @property
     def recorded(self) -> dict[str, Any]:
         """What each block's entry says of how it was made."""
         recorded = {"labelgen_version": labelgen.__version__, **self._facts.recorded}
+        if self._datasets:
+            recorded["scored_datasets"] = [
+                {"location": dataset.name, "fingerprint": dataset.header.fingerprint, "teacher": dataset.header.teacher}
+                for dataset in self._datasets
+            ]
         if self._spec.task == "generate":
             recorded["responses"] = self._spec.responses
             recorded["sampling_origins"] = self._sampling_origins

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labelgen.prompts.chat_template import ChatTemplate
-from labelgen.prompts.label_spans import LabelSpans
+from labelgen.prompts.label_spans import LABEL_SPANS, LabelSpans
 from labelgen.prompts.prompt_fields import PromptFields, Task
 from labelgen.prompts.prompt_sample import PromptSample
 from labelgen.prompts.rejects import RejectLimit
@@ -19,7 +19,7 @@ from labelstore.selection import Selection
 __all__ = ["RunSpec"]
 
 # What can be told apart, of what each task gives.
-_LABEL_SPANS: dict[Task, tuple[LabelSpans, ...]] = {"generate": ("all",), "score": ("all",)}
+_LABEL_SPANS: dict[Task, tuple[LabelSpans, ...]] = {"generate": ("all",), "score": LABEL_SPANS}
 
 DEFAULT_TOP_K = 64
 # The unit of work. See docs/jobs.md for the arithmetic.
@@ -45,6 +45,7 @@ class RunSpec:
     block_size: int = DEFAULT_BLOCK_SIZE  # prompts in a unit of work
     fields: PromptFields = field(default_factory=PromptFields)  # what of a row is the prompt, and what is kept
     chat_template: ChatTemplate = field(default_factory=ChatTemplate)
+    stride: int | None = None  # score: tokens that each window of a long text labels; None: seven eighths of it
     label_spans: LabelSpans = "all"  # which tokens are labelled, of those that can be
     limit: int | None = None  # prompts at most, the first ones
     sample: PromptSample | None = None  # prompts at most, of all
@@ -71,7 +72,7 @@ class RunSpec:
             object.__setattr__(self, "journal_dir", Path(self.journal_dir))
         if not self.sources:
             raise ValueError("nothing to label: name at least one source")
-        for name in ("block_size", "responses", "max_tokens", "limit"):
+        for name in ("block_size", "responses", "max_tokens", "limit", "stride"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

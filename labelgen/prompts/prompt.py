@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from labelgen.prompts.given_sequence import GivenSequence
 from labelgen.prompts.prompt_fields import PromptFields, Task
+from labelstore.record import SpanKind
 from labelstore.sealed_json import canonical_json
 
 __all__ = ["Prompt", "Reject", "parse_row"]
@@ -18,17 +20,32 @@ _DEFAULT_FIELDS = PromptFields()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What the teacher is given: exactly one of a text, a chat to answer, and a text to score."""
+    """What the teacher is given: one of a text to go on with, a chat, a text to score, and sequences to score.
+
+    To score, a text to go on with has its completion beside it, and the chat is whole. Sequences come from a dataset:
+    their prompt stands beside them for people.
+    """
 
     prompt_id: str
     source: str  # as the user named it
     line: int  # from 1: the line of a JSONL or CSV file, the row of a table, 1 for a file that is a document
     content_hash: str  # of what the teacher is given: neither id nor kept columns
     prompt: str | None = None
+    completion: str | None = None  # with prompt: what follows it, to score
     messages: Sequence[Mapping[str, Any]] | None = None
     tools: Sequence[Mapping[str, Any]] | None = None  # with messages: what the teacher is told it may call
     text: str | None = None
+    sequences: tuple[GivenSequence, ...] = ()  # to score, token for token
     kept: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scored_kinds(self) -> set[SpanKind]:
+        """What kinds of spans it can have when it is scored."""
+        if self.sequences:
+            return {span.kind for sequence in self.sequences for span in sequence.spans}
+        if self.text is not None:
+            return {"text"}
+        return {"completion"} if self.completion is not None else {"assistant", "tool_call"}
 
     @property
     def origin(self) -> str:
@@ -75,7 +92,7 @@ def parse_row(
 
 
 def _hash_content(content: Mapping[str, Any]) -> str:
-    names = ("prompt", "messages", "text", *(("tools",) if "tools" in content else ()))
+    names = ("prompt", "messages", "text", *(name for name in ("tools", "completion") if name in content))
     try:
         spelled = canonical_json({name: content.get(name) for name in names})
     except UnicodeEncodeError as error:

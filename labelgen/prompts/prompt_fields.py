@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ __all__ = ["PromptFields", "Task"]
 Task = Literal["generate", "score"]
 
 _TOOLS = "tools"
+_Content = tuple[str, ...]  # what a row's content is, by the names that a prompt has for it
+_PAIR: _Content = ("prompt", "completion")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +26,9 @@ class PromptFields:
         ValueError: two settings exclude each other.
     """
 
-    prompt: str | None = None  # generate: the field with a text to answer
-    messages: str | None = None  # generate: the field with a chat to answer
+    prompt: str | None = None  # the field with a text to go on with
+    completion: str | None = None  # score: the field with what follows it
+    messages: str | None = None  # the field with a chat: to answer, or whole, to score
     text: str | None = None  # score: the field with the text
     prompt_id: str = "id"
     columns: tuple[str, ...] = ()  # fields kept beside each record
@@ -34,33 +37,33 @@ class PromptFields:
     as_chat: bool = False  # a prompt is the user's message of a chat
 
     def __post_init__(self) -> None:
-        if self.template is not None and (self.prompt, self.messages, self.text) != (None, None, None):
+        if self.template is not None and (self.prompt, self.completion, self.messages, self.text) != (None,) * 4:
             raise ValueError(
-                "--template makes the prompt itself; leave out --prompt-field, --messages-field, --text-field"
+                "--template makes the prompt itself; leave out --prompt-field, --completion-field, --messages-field "
+                "and --text-field"
             )
         if self.system == "":
             raise ValueError("--system must not be empty")
 
-    @property
-    def chat_fields(self) -> tuple[str, ...]:
-        """The fields that may hold a chat to answer."""
-        return (
-            () if self.template is not None or (self.prompt and not self.messages) else (self.messages or "messages",)
-        )
+    def contents(self, task: Task) -> dict[_Content, tuple[str, ...]]:
+        """Return what a row may hold, one of these, and the fields that each takes: those named, or else all.
 
-    def text_fields(self, task: Task) -> tuple[str, ...]:
-        """Return the fields that may hold a text: to answer, or to score."""
+        Where there is a template, it is made of the template's fields.
+        """
         if self.template is not None:
-            return ()
+            return {("text",) if task == "score" else ("prompt",): self.template.fields}
+        prompt, messages = self.prompt or "prompt", self.messages or "messages"
+        known: dict[_Content, tuple[str, ...]] = {("prompt",): (prompt,), ("messages",): (messages,)}
+        is_named: dict[_Content, str | None] = {("messages",): self.messages, ("prompt",): self.prompt}
         if task == "score":
-            return (self.text or "text",)
-        return () if self.messages and not self.prompt else (self.prompt or "prompt",)
+            completion = self.completion or "completion"
+            known = {("text",): (self.text or "text",), _PAIR: (prompt, completion), ("messages",): (messages,)}
+            is_named |= {("text",): self.text, _PAIR: self.prompt or self.completion}
+        return {content: fields for content, fields in known.items() if is_named[content]} or known
 
     def content_fields(self, task: Task) -> tuple[str, ...]:
-        """Return the fields of which a row must have exactly one; those of a template, of which it must have all."""
-        if self.template is not None:
-            return self.template.fields
-        return self.text_fields(task) + (self.chat_fields if task == "generate" else ())
+        """Return all fields that a row's content may stand in."""
+        return tuple(name for fields in self.contents(task).values() for name in fields)
 
     def needed(self, task: Task) -> tuple[str, ...]:
         """Return every field that is looked at, so that a table's others need not be read."""
@@ -72,34 +75,41 @@ class PromptFields:
         return json.loads(json.dumps(given))  # type: ignore[no-any-return]
 
     def content_of(self, row: Mapping[str, Any], task: Task) -> dict[str, Any]:
-        """Return what the teacher is given of a row: a `prompt`, `messages` and perhaps `tools`, or a `text`.
+        """Return what the teacher is given of a row: a `prompt`, `messages` and perhaps `tools`, or to score, a `text`,
+        a `prompt` and its `completion`, or whole `messages`.
 
         Raises:
             ValueError: the row does not have it, or has it twice.
         """
-        kind = "text" if task == "score" else "prompt"
+        contents = self.contents(task)
         if self.template is not None:
-            return self._as_asked({kind: self.template.fill(row)}, row)
-        names = self.content_fields(task)
-        given = [name for name in names if row.get(name) is not None]
+            (content,) = contents
+            return self._as_asked({content[0]: self.template.fill(row)}, row)
+        given = {
+            content: names for content, names in contents.items() if all(row.get(name) is not None for name in names)
+        }
         if len(given) > 1:
-            raise ValueError(f"a row has either {' or '.join(map(repr, given))}, not both")
+            raise ValueError(f"a row has either {_listed(given.values())}, not both")
         if not given:
             found = ", ".join(repr(name) for name in row) or "nothing"
-            raise ValueError(f"a row needs {' or '.join(map(repr, names))}, this one has {found}")
-        value = row[given[0]]
-        if given[0] not in self.text_fields(task):
-            return self._as_asked({"messages": _parsed(value)}, row)
-        if not isinstance(value, str):
-            raise ValueError(f"{given[0]!r} must be a string, got {type(value).__name__}")
-        if not value:
-            raise ValueError(f"{given[0]!r} is empty")
-        return self._as_asked({kind: value}, row)
+            raise ValueError(f"a row needs {_listed(contents.values())}, this one has {found}")
+        ((content, names),) = given.items()
+        if content == ("messages",):
+            return self._as_asked({"messages": _parsed(row[names[0]])}, row)
+        for name in names:
+            if not isinstance(row[name], str):
+                raise ValueError(f"{name!r} must be a string, got {type(row[name]).__name__}")
+            if not row[name]:
+                raise ValueError(f"{name!r} is empty")
+        return self._as_asked({key: row[name] for key, name in zip(content, names, strict=True)}, row)
 
     def _as_asked(self, content: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         """Make a chat of a prompt where that is asked for, and give a chat its system message and its tools."""
         if "prompt" in content and (self.as_chat or self.system is not None):
-            content = {"messages": [{"role": "user", "content": content["prompt"]}]}
+            turns = [("user", content["prompt"])]
+            if "completion" in content:
+                turns.append(("assistant", content["completion"]))
+            content = {"messages": [{"role": role, "content": text} for role, text in turns]}
         if "messages" not in content:
             return content
         _check_messages(content["messages"])
@@ -125,6 +135,10 @@ def _check_messages(messages: object) -> None:
         text = message.get("content")
         if text is not None and not isinstance(text, str | list):
             raise ValueError(f"message {place}: 'content' must be a string, got {type(text).__name__}")
+
+
+def _listed(alternatives: Iterable[Sequence[str]]) -> str:
+    return " or ".join(" and ".join(map(repr, names)) for names in alternatives)
 
 
 def _parsed(value: object) -> object:

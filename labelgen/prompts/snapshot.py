@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from labelgen.prompts.given_sequence import GivenSequence
 from labelgen.prompts.prompt import Prompt, Reject
 from labelgen.prompts.prompt_sample import PromptSample
 from labelgen.prompts.rejects import RejectLimit, RejectLog
@@ -33,6 +34,7 @@ __all__ = ["Ingest", "PromptSnapshot"]
 # A block's prompts are in memory at once, here and when it is labelled.
 _MAX_BLOCK_CHARACTERS = 1 << 26
 _ROWS_BETWEEN_REPORTS = 1_000
+_CONTENT = ("prompt", "completion", "messages", "text", "sequences")
 
 _SCHEMA = pa.schema(
     [
@@ -41,9 +43,11 @@ _SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("line", pa.int64(), nullable=False),
         pa.field("prompt", pa.string()),
+        pa.field("completion", pa.string()),
         pa.field("messages", pa.string()),  # JSON
         pa.field("tools", pa.string()),  # JSON
         pa.field("text", pa.string()),
+        pa.field("sequences", pa.string()),  # JSON
         pa.field("kept", pa.string()),  # JSON
     ]
 )
@@ -307,7 +311,7 @@ def _in_blocks(prompts: Iterable[Prompt], block_size: int) -> Iterator[list[dict
     num_characters = 0
     for prompt in prompts:
         rows.append(row := _to_row(prompt))
-        num_characters += len(row["prompt"] or row["messages"] or row["text"])
+        num_characters += sum(len(row[name] or "") for name in _CONTENT)
         if len(rows) == block_size or num_characters >= _MAX_BLOCK_CHARACTERS:
             yield rows
             rows, num_characters = [], 0
@@ -331,9 +335,11 @@ def _to_row(prompt: Prompt) -> dict[str, Any]:
         "source": prompt.source,
         "line": prompt.line,
         "prompt": prompt.prompt,
+        "completion": prompt.completion,
         "messages": None if prompt.messages is None else json.dumps(prompt.messages),
         "tools": None if prompt.tools is None else json.dumps(prompt.tools),
         "text": prompt.text,
+        "sequences": json.dumps([sequence.to_json() for sequence in prompt.sequences]) if prompt.sequences else None,
         "kept": json.dumps(dict(prompt.kept)) if prompt.kept else None,
     }
 
@@ -345,8 +351,10 @@ def _to_prompt(row: dict[str, Any]) -> Prompt:
         line=row["line"],
         content_hash=row["content_hash"],
         prompt=row["prompt"],
+        completion=row["completion"],
         messages=None if row["messages"] is None else json.loads(row["messages"]),
         tools=json.loads(row["tools"]) if row.get("tools") else None,
         text=row["text"],
+        sequences=tuple(GivenSequence.from_json(content) for content in json.loads(row["sequences"] or "[]")),
         kept=json.loads(row["kept"]) if row["kept"] else {},
     )

@@ -93,10 +93,9 @@ class FileSource:
             raise ValueError(f"{self.name}: cannot be read ({error})") from error
 
     def _check_columns(self, names: list[str]) -> None:
-        wanted = self.fields.content_fields(self.task)
-        is_enough = all if self.fields.template is not None else any
-        if not is_enough(name in names for name in wanted):
-            missing = " or ".join(repr(name) for name in wanted if name not in names)
+        wanted = self.fields.contents(self.task).values()
+        if not any(set(fields) <= set(names) for fields in wanted):
+            missing = " or ".join(" and ".join(repr(name) for name in fields if name not in names) for fields in wanted)
             option = "--text-field" if self.task == "score" else "--prompt-field"
             raise ValueError(
                 f"{self.name}: has no column {missing}; it has {', '.join(map(repr, names))}. "
@@ -111,7 +110,7 @@ class FileSource:
             return read_csv(file, delimiter=_DELIMITERS[kind])
         if kind in _LINES:
             return read_json_lines(file)
-        return read_document(file, name=self.name, text_field=self.fields.text_fields("score")[0])
+        return read_document(file, name=self.name, text_field=self.fields.text or "text")
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[BinaryIO]:

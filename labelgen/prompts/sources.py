@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from labelgen.prompts.hub_dataset import PREFIX, HubDatasetSource
+from labelgen.prompts.label_dataset import LabelDatasetSource, is_label_dataset
 from labelgen.prompts.prompt import Prompt, Reject, parse_row
 from labelgen.prompts.prompt_fields import PromptFields, Task
 from labelgen.prompts.row_formats import BadRow, read_json_lines
@@ -35,7 +36,11 @@ class Source(Protocol):
         """Refuse with a ValueError what can be seen to be unreadable."""
 
     def rows(self) -> Iterator[tuple[int, object]]:
-        """Yield (line, row); a BadRow is one that cannot be read. ValueError if the reading cannot go on."""
+        """Yield (line, row); a BadRow is one that cannot be read, a Prompt is one that is read.
+
+        Raises:
+            ValueError: the reading cannot go on.
+        """
 
 
 def find_sources(
@@ -57,6 +62,8 @@ def find_sources(
     for name in names:
         if name == STDIN:
             found[name] = _StdinSource(task=task, fields=fields)
+        elif task == "score" and is_label_dataset(name):
+            found[name] = LabelDatasetSource(name=name, task=task, fields=fields)
         elif (name.startswith(PREFIX) and "://" not in name) or is_saved_dataset(name):
             found[name] = HubDatasetSource.resolve(name, task=task, fields=fields, recorded=(recorded or {}).get(name))
         else:
@@ -75,6 +82,9 @@ def read_prompts(source: Source) -> Iterator[Prompt | Reject]:
     """
     name, task, fields = source.name, source.task, source.fields
     for line, row in source.rows():
+        if isinstance(row, Prompt):
+            yield row
+            continue
         if isinstance(row, BadRow):
             yield Reject(source=name, line=line, reason=row.reason)
         else:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from labelgen.prompts.label_spans import LabelSpans
 from labelstore.record import SPAN_KINDS, SpanKind
 
-__all__ = ["TokenSpan", "choose_spans"]
+__all__ = ["TokenSpan", "choose_spans", "kinds_of", "positions_in"]
 
 _KINDS: dict[LabelSpans, tuple[SpanKind, ...]] = {
     "all": SPAN_KINDS,
@@ -28,6 +31,16 @@ class TokenSpan:
     stop: int
     kind: SpanKind
     is_last: bool = True  # of the last turn of its chat
+
+
+def positions_in(spans: Sequence[TokenSpan]) -> NDArray[np.int64]:
+    """Return the positions of all tokens in the spans [N], in order."""
+    return np.concatenate([np.zeros(0, np.int64), *(np.arange(span.start, span.stop) for span in spans)])
+
+
+def kinds_of(which: LabelSpans) -> tuple[SpanKind, ...]:
+    """Return the kinds of the spans that a job labels."""
+    return _KINDS[which]
 
 
 def choose_spans(spans: Sequence[TokenSpan], which: LabelSpans) -> list[TokenSpan]:

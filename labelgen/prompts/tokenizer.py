@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +16,10 @@ from labelgen.prompts.chat_template import ChatTemplate
 from labelgen.prompts.prompt import Prompt
 from labelstore.sealed_json import canonical_json
 
-__all__ = ["HFTokenizer", "PromptTokenizer", "encode_prompt"]
+__all__ = ["HFTokenizer", "PromptTokenizer", "encode_prompt", "encode_text_prompt"]
+
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class PromptTokenizer(Protocol):
@@ -36,6 +41,24 @@ class PromptTokenizer(Protocol):
     ) -> NDArray[np.int32]:
         """Return the ids of a chat up to where the teacher's answer begins; ValueError if the template refuses it."""
 
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool,
+    ) -> str:
+        """Return the text of a chat, special tokens included; ValueError if the template refuses it."""
+
+    def generation_marks(
+        self, messages: Sequence[Mapping[str, Any]], /, *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[tuple[int, int]] | None:
+        """Return which characters (start, stop) of the rendered chat the template marks as the assistant's.
+
+        None where the template has no such marks.
+        """
+
     def decode(self, token_ids: Sequence[int] | NDArray[np.int32], /, *, skip_special_tokens: bool = False) -> str: ...
 
 
@@ -50,7 +73,12 @@ def encode_prompt(prompt: Prompt, tokenizer: PromptTokenizer) -> NDArray[np.int3
             raise ValueError("'messages' need a chat template, and the teacher has none; give 'prompt' rows instead")
         return tokenizer.encode_chat(prompt.messages, tools=prompt.tools)
     assert prompt.prompt is not None, "a prompt to answer is a text or a chat"
-    token_ids = tokenizer.encode_text(prompt.prompt, with_special_tokens=True)
+    return encode_text_prompt(prompt.prompt, tokenizer)
+
+
+def encode_text_prompt(text: str, tokenizer: PromptTokenizer) -> NDArray[np.int32]:
+    """Return the ids [P] of a text that is to go on, with the tokenizer's lead once."""
+    token_ids = tokenizer.encode_text(text, with_special_tokens=True)
     lead = tokenizer.lead_ids
     # A prompt that was rendered by a template elsewhere may hold BOS already; the teacher must not read two.
     num_lead = len(lead)
@@ -120,21 +148,53 @@ class HFTokenizer:
     def encode_chat(
         self, messages: Sequence[Mapping[str, Any]], /, *, tools: Sequence[Mapping[str, Any]] | None = None
     ) -> NDArray[np.int32]:
-        import jinja2
+        # The template renders all special tokens itself; the tokenizer must add none.
+        return self.encode_text(
+            self.render_chat(messages, tools=tools, add_generation_prompt=True), with_special_tokens=False
+        )
 
-        try:
-            # The template renders all special tokens itself; the tokenizer must add none.
-            encoded = self._tokenizer.apply_chat_template(
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool,
+    ) -> str:
+        with _naming_template():
+            rendered: str = self._tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
                 tools=None if tools is None else [dict(tool) for tool in tools],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
                 **self._chat_template.arguments,
             )
-        except (jinja2.TemplateError, TypeError, LookupError, AttributeError, ArithmeticError, ValueError) as error:
-            raise ValueError(f"the chat template refuses it: {error}") from error
-        return np.array(encoded["input_ids"], dtype=np.int32)
+        return rendered
+
+    def generation_marks(
+        self, messages: Sequence[Mapping[str, Any]], /, *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[tuple[int, int]] | None:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        template: str = self._tokenizer.get_chat_template(None, tools)
+        if not _GENERATION.search(template):
+            return None
+        # What transformers' return_assistant_tokens_mask is made of, as characters: a token may be half in a mark.
+        with _naming_template():
+            _, (marks,) = render_jinja_template(
+                conversations=[[dict(message) for message in messages]],
+                tools=None if tools is None else [dict(tool) for tool in tools],
+                chat_template=template,
+                return_assistant_tokens_mask=True,
+                **{**self._tokenizer.special_tokens_map, **self._chat_template.arguments},
+            )
+        joined: list[tuple[int, int]] = []
+        for start, stop in marks:
+            if joined and joined[-1][1] == start:
+                joined[-1] = (joined[-1][0], stop)
+            elif stop > start:
+                joined.append((start, stop))
+        return joined
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.int32], /, *, skip_special_tokens: bool = False) -> str:
         ids = [int(token_id) for token_id in token_ids]
@@ -151,6 +211,16 @@ class HFTokenizer:
             if full[num_lead : num_lead + len(bare)] == bare:
                 return np.array(full[:num_lead], dtype=np.int32)
         return np.zeros(0, dtype=np.int32)
+
+
+@contextlib.contextmanager
+def _naming_template() -> Iterator[None]:
+    import jinja2
+
+    try:
+        yield
+    except (jinja2.TemplateError, TypeError, LookupError, AttributeError, ArithmeticError, ValueError) as error:
+        raise ValueError(f"the chat template refuses it: {error}") from error
 
 
 def _sha256(data: bytes) -> str:

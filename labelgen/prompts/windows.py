@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Window", "cut_windows"]
+__all__ = ["Window", "cut_windows", "window_stride"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,25 +20,46 @@ class Window:
     document_offset: int  # which token of the document that is
 
 
-def cut_windows(document_ids: NDArray[np.int32], *, lead_ids: NDArray[np.int32], max_tokens: int) -> Iterator[Window]:
-    """Yield windows of at most `max_tokens` tokens that label every token of a document once.
+def window_stride(stride: int | None, *, max_tokens: int, num_lead: int) -> int:
+    """Return how many tokens each window labels, but for the first, which labels all that it holds.
 
-    Each window begins with the tokenizer's lead (BOS). Where it has none, a window begins with the last token of the
-    one before, and the document's first token stays unlabelled: nothing precedes it.
+    None: seven eighths of what fits, so that a long document costs 8/7 of its length.
 
     Raises:
-        ValueError: `max_tokens` leaves no room for a label.
+        ValueError: it is not in [1, what fits].
     """
-    context = len(lead_ids) or 1
-    if max_tokens <= context:
+    most = max_tokens - (num_lead or 1)
+    if most < 1:
         raise ValueError(f"a window of {max_tokens} tokens has no room for a label")
-    start = 0 if len(lead_ids) else 1
+    if stride is None:
+        return max(most * 7 // 8, 1)
+    if not 1 <= stride <= most:
+        raise ValueError(f"--stride must be in [1, {most}] for windows of {max_tokens} tokens, got {stride}")
+    return stride
+
+
+def cut_windows(
+    document_ids: NDArray[np.int32], *, lead_ids: NDArray[np.int32], max_tokens: int, stride: int | None = None
+) -> Iterator[Window]:
+    """Yield windows of at most `max_tokens` tokens that label every token of a document once.
+
+    The first window labels all that fits. Each one after it labels `stride` tokens at most, and what room it has left
+    holds the tokens before them, which are read again and not labelled: so these labels are given at least
+    max_tokens - stride tokens, the lead among them. Each window begins with the tokenizer's lead (BOS). Where it has
+    none, the document's first token stays unlabelled: nothing precedes it.
+
+    Raises:
+        ValueError: as `window_stride`.
+    """
+    step = window_stride(stride, max_tokens=max_tokens, num_lead=len(lead_ids))
+    room = max_tokens - len(lead_ids)  # for tokens of the document
+    start = first = 0 if len(lead_ids) else 1
     while start < len(document_ids):
-        stop = min(start + max_tokens - context, len(document_ids))
-        before = lead_ids if len(lead_ids) else document_ids[start - 1 : start]
+        stop = min(room if start == first else start + step, len(document_ids))
+        before = max(0, stop - room)
         yield Window(
-            input_ids=np.concatenate([before, document_ids[start:stop]]),
-            first_label=context,
+            input_ids=np.concatenate([lead_ids, document_ids[before:stop]]),
+            first_label=len(lead_ids) + start - before,
             document_offset=start,
         )
         start = stop

@@ -57,8 +57,8 @@ def _find_problem(record: LabelRecord, tokenizer: PromptTokenizer, prompt: Promp
         text = tokenizer.decode(record.input_ids[start:stop], skip_special_tokens=not is_scored)
         if not text.lstrip().startswith(record.text.strip()):  # a stop string cuts the text, not the ids
             return "text"
-    if prompt is None:
-        return None
+    if prompt is None or prompt.sequences:
+        return None  # sequences of another dataset are its teacher's; their tokenizers are equal
     if is_scored:
         return _compare_document(record, start, tokenizer, prompt)
     if record.finish_reason is None or (prompt.prompt is None and prompt.messages is None):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from labelgen.prompts.prompt import Prompt
 from labelgen.prompts.snapshot import PromptSnapshot
+from labelgen.prompts.token_spans import TokenSpan
 from labelgen.rescore.agreement import measure_agreement
 from labelgen.rescore.diagnosis import diagnose_labels
 from labelgen.rescore.limits import Limits
@@ -43,14 +44,15 @@ def rescore_dataset(
         EngineError: the teacher does not start, or dies.
         DamagedDatasetError: a record cannot be read.
     """
-    chosen = _choose(dataset, num_records, teacher.facts.max_scored_tokens, rng)
+    most = teacher.facts.max_scored_tokens
+    chosen = _choose(dataset, num_records, most, rng)
     readings: list[Reading] = []
     refusals: list[Refusal] = []
     requests = (
         ScoreRequest(
             request_id=str(index),
-            input_ids=record.input_ids[: teacher.facts.max_scored_tokens],
-            first_label=1,
+            input_ids=record.input_ids[:most],
+            spans=(TokenSpan(start=1, stop=min(len(record.input_ids), most), kind="text"),),
         )
         for index, (record, _) in chosen.items()
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.prompts.token_spans import TokenSpan, positions_in
 from labelgen.teachers.full_softmax import full_softmax_labels, request_seed
 from labelgen.teachers.selecting import check_selection
 from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, ScoreRequest, TeacherFacts
@@ -39,9 +40,25 @@ class FakeTokenizer:
     def encode_chat(
         self, messages: Sequence[Mapping[str, Any]], /, *, tools: Sequence[Mapping[str, Any]] | None = None
     ) -> NDArray[np.int32]:
+        rendered = self.render_chat(messages, tools=tools, add_generation_prompt=True)
+        return self.encode_text(rendered, with_special_tokens=True)
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool,
+    ) -> str:
         lines = [f"tool: {tool}\n" for tool in tools or ()]
         lines += [f"{message['role']}: {message.get('content')}\n" for message in messages]
-        return self.encode_text("".join(lines) + "assistant: ", with_special_tokens=True)
+        return "".join(lines) + ("assistant: " if add_generation_prompt else "")
+
+    def generation_marks(
+        self, messages: Sequence[Mapping[str, Any]], /, *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[tuple[int, int]] | None:
+        return None
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.int32], /, *, skip_special_tokens: bool = False) -> str:
         data = bytes(int(i) - _FIRST_BYTE for i in token_ids if _FIRST_BYTE <= int(i) < _FIRST_BYTE + 256)
@@ -116,12 +133,12 @@ class FakeTeacher:
     def _score(self, request: ScoreRequest) -> Answer | Refusal:
         if len(request.input_ids) > self._facts.max_model_len - 1:
             return Refusal(request_id=request.request_id, reason=f"it has {len(request.input_ids)} tokens, too many")
-        first = request.first_label
-        logprobs = self.full_logprobs(request.input_ids)[first - 1 : -1]
+        positions = positions_in(request.spans)
+        logprobs = self.full_logprobs(request.input_ids)[positions - 1]
         labels = full_softmax_labels(
-            logprobs, request.input_ids[first:], self._selection, seed=request_seed(request.request_id)
+            logprobs, request.input_ids[positions], self._selection, seed=request_seed(request.request_id)
         )
-        return Answer(request_id=request.request_id, input_ids=request.input_ids, first_label=first, labels=labels)
+        return Answer(request_id=request.request_id, input_ids=request.input_ids, spans=request.spans, labels=labels)
 
     def _generate(self, request: GenerateRequest) -> Answer | Refusal:
         if len(request.prompt_ids) + 1 > self._facts.max_model_len:
@@ -146,7 +163,7 @@ class FakeTeacher:
         return Answer(
             request_id=request.request_id,
             input_ids=ids,
-            first_label=first,
+            spans=(TokenSpan(start=first, stop=len(ids), kind=request.kind),),
             labels=full_softmax_labels(
                 np.stack(rows), ids[first:], self._selection, seed=request_seed(request.request_id)
             ),

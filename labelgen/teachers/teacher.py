@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.prompts.token_spans import TokenSpan
 from labelgen.prompts.tokenizer import PromptTokenizer
 from labelgen.teachers.sampling import Sampling
 from labelstore.labels import Labels
+from labelstore.record import SpanKind
 from labelstore.selection import Selection
 
 __all__ = [
@@ -48,15 +50,16 @@ class GenerateRequest:
     sampling: Sampling
     max_tokens: int
     seed: int  # in [0, 2^63)
+    kind: SpanKind = "completion"  # what the response is: that, or an assistant's turn of a chat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoreRequest:
-    """Label given text, token by token, from position first_label on."""
+    """Label given text, token by token, where spans say so."""
 
     request_id: str
     input_ids: NDArray[np.int32]  # [T]
-    first_label: int  # in [1, T)
+    spans: tuple[TokenSpan, ...]  # at least one; rising, not overlapping, in [1, T]
 
 
 Request = GenerateRequest | ScoreRequest
@@ -64,14 +67,19 @@ Request = GenerateRequest | ScoreRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
-    """What the teacher wrote or read, and its labels of input_ids[first_label:]."""
+    """What the teacher wrote or read, and its labels of the tokens in spans."""
 
     request_id: str
     input_ids: NDArray[np.int32]  # [T]
-    first_label: int
-    labels: Labels  # N = T - first_label
+    spans: tuple[TokenSpan, ...]
+    labels: Labels  # N = the spans' summed length
     finish_reason: str | None = None  # generated: "stop" or "length"
     text: str | None = None  # where the engine knows better than the ids: cut at a stop string
+
+    @property
+    def first_label(self) -> int:
+        """The position of the first labelled token."""
+        return self.spans[0].start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

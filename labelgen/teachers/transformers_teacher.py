@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.prompts.token_spans import positions_in
 from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.teachers.full_softmax import full_softmax_labels, request_seed
 from labelgen.teachers.model_files import find_model_dir, hash_config, hash_weights
@@ -96,13 +97,13 @@ class TransformersTeacher:
                 reason = f"it has {len(request.input_ids)} tokens, the teacher reads {self._facts.max_scored_tokens}"
                 yield Refusal(request_id=request.request_id, reason=reason)
             else:
-                first = request.first_label
-                logprobs = self.full_logprobs(request.input_ids)[first - 1 : -1]
+                positions = positions_in(request.spans)
+                logprobs = self.full_logprobs(request.input_ids)[positions - 1]
                 labels = full_softmax_labels(
-                    logprobs, request.input_ids[first:], self._selection, seed=request_seed(request.request_id)
+                    logprobs, request.input_ids[positions], self._selection, seed=request_seed(request.request_id)
                 )
                 yield Answer(
-                    request_id=request.request_id, input_ids=request.input_ids, first_label=first, labels=labels
+                    request_id=request.request_id, input_ids=request.input_ids, spans=request.spans, labels=labels
                 )
 
     def close(self) -> None:

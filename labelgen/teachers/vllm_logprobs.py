@@ -53,6 +53,13 @@ class Positions:
     logprobs: NDArray[np.float32]  # [P, W], nats
     ranks: NDArray[np.int32]  # [P], the target's
 
+    def take(self, rows: NDArray[np.int64]) -> Positions:
+        """Return those of some rows [R], which rise."""
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1:  # one run: no copy
+            run = slice(int(rows[0]), int(rows[-1]) + 1)
+            return Positions(token_ids=self.token_ids[run], logprobs=self.logprobs[run], ranks=self.ranks[run])
+        return Positions(token_ids=self.token_ids[rows], logprobs=self.logprobs[rows], ranks=self.ranks[rows])
+
 
 class CapturedLogprobs:
     """Collects a request's positions as they come, a few at a time.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.prompts.chat_template import ChatTemplate
+from labelgen.prompts.token_spans import TokenSpan, positions_in
 from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.teachers.engine_guard import EngineGuard
 from labelgen.teachers.engine_log import capture_output, cause_in, tail_of
@@ -354,20 +355,27 @@ class VLLMTeacher:
             return Refusal(request_id=request.request_id, reason=reason)
         try:
             if isinstance(request, ScoreRequest):
-                first = request.first_label
+                places = positions_in(request.spans)
+                first = int(places[0])
                 positions = positions_of(output.prompt_logprobs, top_k=self._width, prompt_skip=first - 1)
                 return Answer(
                     request_id=request.request_id,
                     input_ids=request.input_ids,
-                    first_label=first,
-                    labels=labels_of(positions, request.input_ids[first:], self._selection),
+                    spans=request.spans,
+                    labels=labels_of(positions.take(places - first), request.input_ids[places], self._selection),
                 )
             response_ids = np.array(completion.token_ids, dtype=np.int32)
             positions = positions_of(completion.logprobs, top_k=self._width)
             return Answer(
                 request_id=request.request_id,
                 input_ids=np.concatenate([request.prompt_ids, response_ids]),
-                first_label=len(request.prompt_ids),
+                spans=(
+                    TokenSpan(
+                        start=len(request.prompt_ids),
+                        stop=len(request.prompt_ids) + len(response_ids),
+                        kind=request.kind,
+                    ),
+                ),
                 labels=labels_of(positions, response_ids, self._selection),
                 finish_reason=completion.finish_reason,
                 text=completion.text if request.sampling.stop else None,

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from score_requests import score_request
 
 from labelgen.teachers.sampling import SamplingChoice
-from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, ScoreRequest, Teacher
+from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, Teacher
 from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
 
@@ -28,9 +29,7 @@ def check_teacher(teacher: Teacher, *, top_k: int, generates: bool, tolerance_na
     for name in ("weights", "vocab_size", "tokenizer", "chat_template"):
         assert name in facts.fingerprint_fields
     texts = [teacher.tokenizer.encode_text(text, with_special_tokens=True) for text in TEXTS]
-    scores: list[Request] = [
-        ScoreRequest(request_id=f"s{i}", input_ids=ids, first_label=1 + i) for i, ids in enumerate(texts)
-    ]
+    scores: list[Request] = [score_request(f"s{i}", ids, first=1 + i) for i, ids in enumerate(texts)]
     answers = _answers(teacher, scores)
     assert answers.keys() == {"s0", "s1", "s2"}
     for i, ids in enumerate(texts):
@@ -41,7 +40,7 @@ def check_teacher(teacher: Teacher, *, top_k: int, generates: bool, tolerance_na
         _check_labels(answer, teacher, top_k)
     _check_same(answers, _answers(teacher, scores[::-1]), tolerance_nats)  # order and batch change nothing
     too_long = np.tile(texts[0], facts.max_model_len)[: facts.max_model_len + 1]
-    refused = _answers(teacher, [ScoreRequest(request_id="long", input_ids=too_long, first_label=1), scores[0]])
+    refused = _answers(teacher, [score_request("long", too_long, first=1), scores[0]])
     assert isinstance(refused["long"], Refusal) and isinstance(refused["s0"], Answer)
     assert list(teacher.label([])) == []
     sampling, _ = SamplingChoice(temperature=0.8).resolve(facts.sampling_defaults)
@@ -76,7 +75,7 @@ def _check_generating(
         assert not set(response_ids[:-1]) & set(teacher.facts.stop_ids)
         _check_labels(response, teacher, top_k)
         # Reading what was written gives the labels that were given when it was written.
-        reading = ScoreRequest(request_id="r", input_ids=response.input_ids, first_label=num_prompt)
+        reading = score_request("r", response.input_ids, first=num_prompt)
         _check_same({"r": dataclasses.replace(response, request_id="r")}, _answers(teacher, [reading]), tolerance_nats)
     _check_same(responses, _answers(teacher, list(prompts)[::-1]), tolerance_nats)
     first = prompts[0]

@@ -12,13 +12,14 @@ import pytest
 from check_teacher import TEXTS
 from chi_square import chi_square, is_fair
 from numpy.typing import NDArray
+from score_requests import score_request
 
 import labelgen
 import labelstore
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.full_softmax import full_softmax_labels
 from labelgen.teachers.selection_check import find_selection_problems
-from labelgen.teachers.teacher import Answer, EngineError, ScoreRequest
+from labelgen.teachers.teacher import Answer, EngineError
 from labelgen.teachers.transformers_teacher import TransformersTeacher
 from labelgen.teachers.vllm_teacher import VLLMTeacher
 from labelstore.labels import Labels
@@ -38,7 +39,7 @@ class Engine:
 
     def score(self, selection: Selection, *, times: int = 1) -> list[Labels]:
         self.teacher.select(selection)
-        requests = [ScoreRequest(request_id=f"r{i}", input_ids=self.input_ids, first_label=1) for i in range(times)]
+        requests = [score_request(f"r{i}", self.input_ids, first=1) for i in range(times)]
         answers = list(self.teacher.label(requests))
         assert len(answers) == times
         return [answer.labels for answer in answers if isinstance(answer, Answer)]

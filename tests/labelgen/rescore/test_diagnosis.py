@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from damage import VOCAB_SIZE, normalized, relabelled, sequence, shifted, with_logprobs
 from numpy.typing import NDArray
+from score_requests import score_request
 
 from labelgen.rescore.agreement import Agreement, measure_agreement
 from labelgen.rescore.diagnosis import diagnose_labels
 from labelgen.rescore.limits import Limits
 from labelgen.rescore.reading import Reading
 from labelgen.teachers.fake import FakeTeacher
-from labelgen.teachers.teacher import Answer, ScoreRequest
+from labelgen.teachers.teacher import Answer
 from labelstore.record import LabelRecord
 from labelstore.rescored import Rescored
 from labelstore.selection import Selection
@@ -30,7 +31,7 @@ def read_again(
     record: LabelRecord, teacher: FakeTeacher, *, tolerance: float = 0.0, read_tokens: int | None = None
 ) -> Reading:
     """Let the teacher read a record, as a rescoring does."""
-    request = ScoreRequest(request_id="again", input_ids=record.input_ids[:read_tokens], first_label=1)
+    request = score_request("again", record.input_ids[:read_tokens], first=1)
     (answer,) = teacher.label([request])
     assert isinstance(answer, Answer)
     allowed = np.full(len(record.labels), tolerance) if tolerance else None
