@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from score_requests import score_request
 
+from labelgen.prompts.token_spans import TokenSpan
 from labelgen.teachers.sampling import SamplingChoice
-from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, Teacher
+from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, ScoreRequest, Teacher
 from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
 
@@ -39,6 +41,7 @@ def check_teacher(teacher: Teacher, *, top_k: int, generates: bool, tolerance_na
         assert answer.first_label == 1 + i and answer.finish_reason is None
         _check_labels(answer, teacher, top_k)
     _check_same(answers, _answers(teacher, scores[::-1]), tolerance_nats)  # order and batch change nothing
+    _check_several_spans(teacher, texts[0], tolerance_nats)
     too_long = np.tile(texts[0], facts.max_model_len)[: facts.max_model_len + 1]
     refused = _answers(teacher, [score_request("long", too_long, first=1), scores[0]])
     assert isinstance(refused["long"], Refusal) and isinstance(refused["s0"], Answer)
@@ -53,6 +56,22 @@ def check_teacher(teacher: Teacher, *, top_k: int, generates: bool, tolerance_na
         assert all(isinstance(response, Refusal) for response in responses.values())
         return
     _check_generating(teacher, prompts, responses, top_k, tolerance_nats)
+
+
+def _check_several_spans(teacher: Teacher, input_ids: NDArray[np.int32], tolerance_nats: float) -> None:
+    """A request with several spans has the labels of all, and of no other token."""
+    spans = tuple(
+        TokenSpan(start=start, stop=stop, kind=kind) for start, stop, kind in ((2, 4, "reasoning"), (6, 7, "answer"))
+    )
+    asked = ScoreRequest(request_id="spans", input_ids=input_ids, spans=spans)
+    answers = _answers(teacher, [asked, score_request("whole", input_ids)])
+    some, whole = answers["spans"], answers["whole"]
+    assert isinstance(some, Answer) and isinstance(whole, Answer) and some.spans == spans
+    rows = np.array([2, 3, 6]) - 1
+    np.testing.assert_allclose(some.labels.logprobs, whole.labels.logprobs[rows], rtol=0, atol=tolerance_nats)
+    np.testing.assert_allclose(
+        some.labels.target_logprobs, whole.labels.target_logprobs[rows], rtol=0, atol=tolerance_nats
+    )
 
 
 def _check_generating(

@@ -32,7 +32,7 @@ def test_ids_may_be_integers_and_columns_are_kept() -> None:
         ({"question": "hi"}, "generate", "a row needs 'prompt' or 'messages', this one has 'question'"),
         ({}, "generate", "this one has nothing"),
         ({"prompt": "a", "messages": CHAT}, "generate", "either 'prompt' or 'messages', not both"),
-        ({"prompt": "hi"}, "score", "a row needs 'text' or 'prompt' and 'completion' or 'messages', this one has 'prompt'"),
+        ({"prompt": "a"}, "score", "needs 'text' or 'prompt' and 'completion' or 'messages', this one has 'prompt'"),
         ({"prompt": "hi", "completion": ""}, "score", "'completion' is empty"),
         ({"text": "a", "messages": CHAT}, "score", "either 'text' or 'messages', not both"),
         ({"prompt": ""}, "generate", "'prompt' is empty"),

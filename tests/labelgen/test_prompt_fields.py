@@ -31,7 +31,7 @@ def test_fields_have_the_names_that_the_prompt_set_gives_them() -> None:
     pair = parsed({"q": "a", "a": "b", "text": "unrelated"}, "score", prompt="q", completion="a")
     assert (pair.prompt, pair.completion, pair.text) == ("a", "b", None)
     assert parsed({"prompt": "a", "messages": CHAT}, "score").messages == CHAT  # half a pair is none
-    assert "either 'q' or 'c, not both" in reason({"q": "a", "c": CHAT}, prompt="q", messages="c")
+    assert "either 'q' or 'c', not both" in reason({"q": "a", "c": CHAT}, prompt="q", messages="c")
     assert "a row needs 'q', this one has 'prompt'" in reason({"prompt": "a"}, prompt="q")
 
 
