@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -32,7 +33,8 @@ def print_record(
     console.print(Text(f"record {record.record_id}", style="bold"), _facts(record))
     for role, content in _prompt_parts(record):
         console.print(Text(f"{role}: ", style="cyan"), Text(content, style="dim"), sep="")
-    console.print(_labelled_text(record, token_text))
+    for text in _labelled_texts(record, token_text):
+        console.print(text)
     for label in _least_sure(record, num_positions):
         console.print(_position_line(record, label, token_text))
         console.print(_candidates_table(record, label, token_text, num_candidates))
@@ -51,15 +53,19 @@ def _prompt_parts(record: LabelRecord) -> list[tuple[str, str]]:
     return [("prompt", record.prompt)] if record.prompt is not None else []
 
 
-def _labelled_text(record: LabelRecord, token_text: TokenText) -> Text:
-    """Return the labelled tokens, each coloured by how likely the teacher found it."""
-    text = Text("labelled: ", style="cyan")
-    for token, logprob in zip(record.target_ids.tolist(), record.target_logprobs.tolist(), strict=True):
-        shown = token_text(token).replace("·", " ").replace("⏎", "⏎\n")
-        probability = np.exp(logprob)
-        style = "green" if probability > 0.5 else "yellow" if probability > 0.1 else "red"
-        text.append(shown, style=style)
-    return text
+def _labelled_texts(record: LabelRecord, token_text: TokenText) -> list[Text]:
+    """Return the labelled tokens of each span, each coloured by how likely the teacher found it."""
+    texts = []
+    targets = iter(zip(record.target_ids.tolist(), record.target_logprobs.tolist(), strict=True))
+    for (start, stop), kind in zip(record.spans.tolist(), record.span_kinds, strict=True):
+        text = Text("labelled: " if len(record.spans) == 1 else f"labelled, {kind}: ", style="cyan")
+        for token, logprob in itertools.islice(targets, stop - start):
+            shown = token_text(token).replace("·", " ").replace("⏎", "⏎\n")
+            probability = np.exp(logprob)
+            style = "green" if probability > 0.5 else "yellow" if probability > 0.1 else "red"
+            text.append(shown, style=style)
+        texts.append(text)
+    return texts
 
 
 def _least_sure(record: LabelRecord, num_positions: int) -> list[int]:

@@ -104,9 +104,7 @@ class PromptRequests:
         if prompt.text is not None:
             yield from self._windows(prompt.text, name)
         elif prompt.sequences:
-            for number, sequence in enumerate(prompt.sequences):
-                ids = np.array(sequence.input_ids, dtype=np.int32)
-                yield self._score(f"{name}/{number}", ids, sequence.spans)
+            yield from self._given(prompt.sequences, name)
         elif prompt.completion is not None:
             assert prompt.prompt is not None, "a completion has a prompt"
             yield self._score(f"{name}/0", *encode_pair(prompt.prompt, prompt.completion, self.tokenizer))
@@ -126,6 +124,20 @@ class PromptRequests:
             )
         chosen = tuple(choose_spans(spans, self.spec.label_spans))
         return ScoreRequest(request_id=request_id, input_ids=input_ids, spans=chosen)
+
+    def _given(self, sequences: Sequence[GivenSequence], name: str) -> Iterator[Request]:
+        """Yield the requests of those with a span to label; one that is too long is for the teacher to refuse."""
+        chosen = {}
+        for number, sequence in enumerate(sequences):
+            try:
+                chosen[number] = tuple(choose_spans(sequence.spans, self.spec.label_spans))
+            except ValueError as error:
+                reason = error
+        if not chosen:
+            raise reason
+        for number, spans in chosen.items():
+            input_ids = np.array(sequences[number].input_ids, dtype=np.int32)
+            yield ScoreRequest(request_id=f"{name}/{number}", input_ids=input_ids, spans=spans)
 
     @property
     def _max_scored(self) -> int:

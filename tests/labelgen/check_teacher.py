@@ -60,9 +60,7 @@ def check_teacher(teacher: Teacher, *, top_k: int, generates: bool, tolerance_na
 
 def _check_several_spans(teacher: Teacher, input_ids: NDArray[np.int32], tolerance_nats: float) -> None:
     """A request with several spans has the labels of all, and of no other token."""
-    spans = tuple(
-        TokenSpan(start=start, stop=stop, kind=kind) for start, stop, kind in ((2, 4, "reasoning"), (6, 7, "answer"))
-    )
+    spans = (TokenSpan(start=2, stop=4, kind="reasoning"), TokenSpan(start=6, stop=7, kind="answer"))
     asked = ScoreRequest(request_id="spans", input_ids=input_ids, spans=spans)
     answers = _answers(teacher, [asked, score_request("whole", input_ids)])
     some, whole = answers["spans"], answers["whole"]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,11 @@ import labelgen
 import labelstore
 from labelgen.cli.render_rescored import rescored_rows
 from labelgen.job.progress import NullWatcher, RunProgress
+from labelgen.prompts.chat_template import ChatTemplate
+from labelgen.prompts.scored_chat import encode_turns
 from labelgen.prompts.snapshot import PromptSnapshot
+from labelgen.prompts.token_spans import positions_in
+from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.rescore.limits import Limits
 from labelgen.rescore.rescoring import rescore_dataset
 from labelgen.teachers.engine_settings import EngineSettings
@@ -110,6 +115,115 @@ def test_scored_labels_equal_the_references_softmax(proof: Proof, capsys: pytest
     assert figures.num_positions > 1500
     assert any(record.document_offset and record.document_offset > 400 for record in records), "no second window"
     assert figures.failures(FLOAT32_LIMITS) == []
+
+
+MARKED_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+    "{% if m.tool_calls %}\n<tool_call>{{ m.tool_calls | tojson }}</tool_call>{% endif %}<|im_end|>{% endgeneration %}"
+    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CHAT: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is the capital of France?"},
+    {"role": "assistant", "content": "Paris. "},
+    {"role": "user", "content": "Is it large?"},
+    {"role": "assistant", "content": "It is the largest city of France."},
+]
+CALLS: list[dict[str, Any]] = [
+    {"role": "user", "content": "What is the weather?"},
+    {"role": "assistant", "content": "Let me see", "tool_calls": [{"name": "weather", "arguments": {"city": "Paris"}}]},
+    {"role": "tool", "content": "rain"},
+    {"role": "assistant", "content": "It rains."},
+]
+
+
+def test_chats_and_completions_equal_the_references_softmax_where_they_are_labelled(
+    proof: Proof, tmp_path: Path
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": "pair", "prompt": "The capital of France", "completion": " is Paris, and it is large."},
+        {"id": "seam", "prompt": "The capital of France is ", "completion": "Paris."},
+    ]
+    if proof.teacher.tokenizer.has_chat_template:
+        rows.append({"id": "chat", "messages": CHAT})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = labelgen.RunSpec(
+        task="score",
+        sources=(str(tmp_path / "rows.jsonl"),),
+        output_dir=tmp_path / "out",
+        teacher=proof.name,
+        selection=Selection(top_k=TOP_K),
+        codec="exact",
+    )
+    summary = labelgen.run(spec, teacher=proof.teacher)
+    assert summary.num_rejected == 0 and summary.rescored is not None and summary.rescored.agrees
+    assert labelstore.verify_dataset(spec.output_dir).findings == []
+    records = {record.prompt_id: record for record in labelstore.open_dataset(spec.output_dir)}
+    assert len(records) == len(rows)
+    assert proof.compare(list(records.values())).failures(FLOAT32_LIMITS) == []
+    decode = proof.teacher.tokenizer.decode
+    assert decode(records["pair"].target_ids) == " is Paris, and it is large." and records["pair"].text is not None
+    seam = records["seam"]
+    assert decode(seam.target_ids) == "Paris."
+    prompt_ids = proof.teacher.tokenizer.encode_text("The capital of France is ", with_special_tokens=True)
+    np.testing.assert_array_equal(seam.input_ids[: seam.positions[0]], prompt_ids)
+    if "chat" in records:
+        chat = records["chat"]
+        assert [decode(chat.input_ids[start:stop]) for start, stop in chat.spans.tolist()] == [
+            "Paris. <|im_end|>",
+            "It is the largest city of France.<|im_end|>",
+        ]
+        assert chat.span_kinds == ("assistant", "assistant")
+
+
+def test_turns_are_the_same_by_a_templates_marks_and_by_rendered_prefixes() -> None:
+    model_dir = fetch_teacher("smollm2")
+    marked, plain = (
+        HFTokenizer(model_dir, chat_template=ChatTemplate(text=text))
+        for text in (
+            MARKED_TEMPLATE,
+            MARKED_TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", ""),
+        )
+    )
+    assert marked.generation_marks(CHAT) and plain.generation_marks(CHAT) is None
+    for chat in (CHAT, CALLS):
+        ids, spans = encode_turns(chat, marked, tools=None, end_ids={2})
+        plain_ids, plain_spans = encode_turns(chat, plain, tools=None, end_ids={2})
+        np.testing.assert_array_equal(ids, plain_ids)
+        assert spans == plain_spans
+        mask = np.zeros(len(ids), dtype=int)
+        mask[positions_in(spans)] = 1
+        encoded = marked._tokenizer.apply_chat_template(
+            chat, return_assistant_tokens_mask=True, return_dict=True, tokenize=True
+        )
+        assert encoded["input_ids"] == ids.tolist() and encoded["assistant_masks"] == mask.tolist()
+    assert [span.kind for span in spans] == ["assistant", "tool_call", "assistant"]
+    call = spans[1]
+    assert marked.decode(ids[call.start : call.stop]).startswith("\n<tool_call>")
+
+
+def test_a_second_teacher_labels_the_same_ids(proof: Proof, tmp_path: Path) -> None:
+    """The second one is the same model in another engine: ids, spans and nearly the labels are equal."""
+    spec = labelgen.RunSpec(
+        task="score",
+        sources=(str(proof.generated_dir),),
+        output_dir=tmp_path / "out",
+        teacher=proof.name,
+        selection=Selection(top_k=TOP_K),
+        codec="exact",
+        limit=6,
+        rescore_at_end=0,
+    )
+    labelgen.run(spec, teacher=proof.reference)
+    source, again = proof.generated, list(labelstore.open_dataset(spec.output_dir))
+    assert [record.record_id for record in again] == [record.record_id for record in source[: len(again)]]
+    assert len(again) >= 6
+    for left, right in zip(source, again, strict=False):
+        np.testing.assert_array_equal(left.input_ids, right.input_ids)
+        np.testing.assert_array_equal(left.spans, right.spans)
+        assert left.span_kinds == right.span_kinds and left.finish_reason == right.finish_reason
+        np.testing.assert_allclose(left.target_logprobs, right.target_logprobs, rtol=0, atol=1e-2)
 
 
 def report(capsys: pytest.CaptureFixture[str], proof: Proof, kind: str, figures: ParityFigures) -> None:

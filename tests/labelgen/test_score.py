@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import labelgen
 import labelstore
+from labelgen.cli import main
 from labelgen.job.progress import RunSummary
 from labelgen.teachers.fake import FakeTeacher
 from labelstore.errors import FingerprintError
@@ -155,6 +157,27 @@ def test_another_teacher_labels_the_same_ids(tmp_path: Path) -> None:
         assert run_of(tmp_path / f"{name}-again", str(tmp_path / name), seed=5).num_new_labels == 0
 
 
+def test_a_sequence_that_is_too_long_does_not_take_its_siblings_along(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"id": "p", "prompt": "Once"}) + "\n")
+    spec = labelgen.RunSpec(
+        task="generate",
+        sources=(str(tmp_path / "prompts.jsonl"),),
+        output_dir=tmp_path / "first",
+        teacher="fake",
+        selection=TOP_K,
+        responses=8,
+        max_tokens=400,
+    )
+    # A vocabulary this small ends some responses early.
+    labelgen.run(spec, teacher=FakeTeacher(selection=TOP_K, vocab_size=257, max_model_len=500))
+    lengths = {record.record_id: len(record.input_ids) for record in labelstore.open_dataset(tmp_path / "first")}
+    limit = sorted(lengths.values())[3]
+    teacher = FakeTeacher(selection=TOP_K, vocab_size=257, max_model_len=limit + 1)
+    run_of(tmp_path / "again", str(tmp_path / "first"), teacher=teacher)
+    wanted = [name for name, length in lengths.items() if length <= limit]
+    assert 0 < len(wanted) < 8 and list(records_of(tmp_path / "again")) == wanted
+
+
 def test_ids_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
     run(tmp_path / "first", *ROWS)
     teacher = FakeTeacher(selection=TOP_K, max_model_len=100)
@@ -174,3 +197,28 @@ def test_options_of_fields_mean_nothing_to_a_dataset(tmp_path: Path) -> None:
     run(tmp_path / "first", *ROWS)
     with pytest.raises(ValueError, match="a dataset's sequences are given as they are"):
         run_of(tmp_path / "again", str(tmp_path / "first"), fields=PromptFields(text="body"))
+
+
+def test_inspect_shows_each_span_with_its_kind(tmp_path: Path) -> None:
+    run(tmp_path / "out", ROWS[2])
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "out"), "--record", "0"])
+    assert result.exit_code == 0, result.output
+    shown = " ".join(result.output.split())
+    assert shown.count("labelled, assistant: ") == 2
+    values = json.loads(CliRunner().invoke(main, ["inspect", str(tmp_path / "out"), "--record", "0", "--json"]).output)
+    assert values["span_kinds"] == ["assistant", "assistant"] and len(values["spans"]) == 2
+
+
+def test_chats_can_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "labelgen.job.runner._load_teacher", lambda spec: FakeTeacher(selection=spec.selection, max_model_len=100)
+    )
+    (tmp_path / "chats.jsonl").write_text(
+        "".join(json.dumps({"messages": [*CHAT, {"role": "user", "content": f"{i}"}]}) + "\n" for i in range(30))
+    )
+    arguments = ["plan", str(tmp_path / "chats.jsonl"), "--score", "--probe", "30", "--probe-top-k", "4"]
+    arguments += ["--label-spans", "assistant", "--teacher", "fake", "--json", "--quiet"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
+    assert plan["labels"] == 30 * len("Yes, one.Seven.") and plan["prompts"] == 30
