@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 import labelgen
 from labelgen.prompts.token_spans import TokenSpan
 from labelgen.teachers.fake import FakeTokenizer
+from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, TeacherFacts
 from labelgen.teachers.vllm_logprobs import Positions, labels_of
 from labelstore.codecs import DEFAULT_CODEC
@@ -57,6 +58,9 @@ class InstantTeacher:
             fingerprint_fields={"weights": "instant", **self.tokenizer.fingerprint_fields},
             recorded={"engine": "instant"},
         )
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        pass
 
     def start(self) -> None:
         pass

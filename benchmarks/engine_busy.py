@@ -164,7 +164,7 @@ def run_alone(teacher: MixedLengths) -> None:
     for number, request in enumerate(teacher.seen):
         assert isinstance(request, GenerateRequest)
         prompt = {"prompt_token_ids": request.prompt_ids.tolist()}
-        teacher._engine.add_request(f"alone-{time.monotonic()}-{number}", prompt, teacher._generate_parameters(request))
+        teacher._engine.add_request(f"alone-{time.monotonic()}-{number}", prompt, teacher.parameters_of(request))
     num_left = len(teacher.seen)
     while num_left:
         num_left -= sum(output.finished for output in teacher._engine.step())

@@ -28,7 +28,7 @@ from labelgen.job.requests import PromptRequests
 from labelgen.prompts.prompt import Prompt
 from labelgen.prompts.sources import find_sources, read_prompts
 from labelgen.teachers.engine_settings import EngineSettings
-from labelgen.teachers.teacher import GenerateRequest, Request, ScoreRequest
+from labelgen.teachers.teacher import GenerateRequest, Request
 from labelgen.teachers.vllm_logprobs import ARRAYS_KEY
 from labelgen.teachers.vllm_teacher import VLLMTeacher
 from teachers import fetch_teacher
@@ -62,11 +62,11 @@ class Workload:
         request = next(waiting, None)
         while request is not None or num_in_flight:
             while request is not None and num_in_flight < limit:
+                parameters = teacher.parameters_of(request)
                 if isinstance(request, GenerateRequest):
-                    ids, parameters = request.prompt_ids, teacher._generate_parameters(request)
+                    ids = request.prompt_ids
                 else:
-                    assert isinstance(request, ScoreRequest)
-                    ids, parameters = request.input_ids, teacher._score_parameters(teacher._width)
+                    ids = request.input_ids
                     num_tokens += sum(span.stop - span.start for span in request.spans)
                 for name, value in changes.items():
                     setattr(parameters, name, value)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-__all__ = ["NAME_AND_VALUE", "TEXT_FILE"]
+__all__ = ["ID_AND_BIAS", "NAME_AND_VALUE", "TEXT_FILE"]
 
 
 class _TextFile(click.ParamType[str]):
@@ -36,12 +36,28 @@ class _NameAndValue(click.ParamType[tuple[str, Any]]):
             return value
         name, sign, text = str(value).partition("=")
         if not sign or not name:
-            self.fail(f"must be name=value, such as enable_thinking=false, got {value!r}", param, ctx)
+            self.fail(f"must be name=value, got {value!r}", param, ctx)
         try:
             return name, json.loads(text)
         except ValueError:
             return name, text
 
 
+class _IdAndBias(click.ParamType[tuple[int, float]]):
+    """id=bias."""
+
+    name = "id=bias"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, float]:
+        if isinstance(value, tuple):
+            return value
+        token_id, _, bias = str(value).partition("=")
+        try:
+            return int(token_id), float(bias)
+        except ValueError:
+            self.fail(f"must be a token id and what is added to its logit, such as 2=-100, got {value!r}", param, ctx)
+
+
+ID_AND_BIAS = _IdAndBias()
 TEXT_FILE = _TextFile()
 NAME_AND_VALUE = _NameAndValue()

@@ -10,17 +10,20 @@ import click
 
 from labelgen.cli.grouped_help import grouped
 from labelgen.cli.job_file import job_file_option
-from labelgen.cli.option_types import NAME_AND_VALUE, TEXT_FILE
+from labelgen.cli.option_types import ID_AND_BIAS, NAME_AND_VALUE, TEXT_FILE
 from labelgen.prompts.label_spans import LABEL_SPANS
 
 __all__ = [
+    "adapter_option",
     "chat_options",
     "dataset_argument",
+    "expert_parallel_option",
     "field_option",
     "gpu_memory_option",
     "json_option",
     "label_spans_option",
     "output_option",
+    "pipeline_parallel_option",
     "prompt_options",
     "quiet_option",
     "response_options",
@@ -40,6 +43,7 @@ quiet_option = click.option("--quiet", is_flag=True, help="No progress and no no
 
 _JOB, _PROMPTS, _TEACHER = "The job", "Prompts", "Teacher"
 _KEPT, _CHATS, _RESPONSES = "What is kept of each label", "Chats", "Responses"
+_CONSTRAINTS = "Constraints"
 
 gpu_memory_option = grouped(
     _TEACHER,
@@ -65,7 +69,16 @@ stride_option = grouped(
     help="Tokens that each window of a long text labels; the rest of it is read before them.  [default: 7/8 of it]",
 )
 tensor_parallel_option = grouped(
-    _TEACHER, "--tensor-parallel-size", type=int, default=1, show_default=True, help="GPUs for one copy."
+    _TEACHER, "--tensor-parallel-size", type=int, default=1, show_default=True, help="GPUs that share each layer."
+)
+pipeline_parallel_option = grouped(
+    _TEACHER, "--pipeline-parallel-size", type=int, default=1, show_default=True, help="GPUs that share the layers."
+)
+expert_parallel_option = grouped(
+    _TEACHER, "--expert-parallel", is_flag=True, help="Share a mixture's experts among the GPUs of a copy."
+)
+adapter_option = grouped(
+    _TEACHER, "--adapter", metavar="LORA", help="LoRA adapter: a folder, or a hub name.  [default: none]"
 )
 
 
@@ -100,7 +113,19 @@ def teacher_options(*, is_required: bool = True) -> list[Callable[[Any], Any]]:
         grouped(_TEACHER, "--head-dtype", help="Precision of the output layer; float32 breaks a bfloat16 head's ties."),
         grouped(_TEACHER, "--max-model-len", type=int, help="Context in tokens.  [default: the model's]"),
         gpu_memory_option,
+        adapter_option,
         tensor_parallel_option,
+        pipeline_parallel_option,
+        expert_parallel_option,
+        grouped(
+            _TEACHER,
+            "--engine-arg",
+            "engine_args",
+            type=NAME_AND_VALUE,
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="Any other of vLLM's engine arguments, such as max_num_seqs=64; repeatable.",
+        ),
     ]
 
 
@@ -214,12 +239,57 @@ response_options: list[Callable[[Any], Any]] = [
     grouped(
         _RESPONSES, "--max-tokens", type=int, default=1024, show_default=True, help="Tokens in a response at most."
     ),
+    grouped(_RESPONSES, "--prefill", metavar="TEXT", help="The beginning of each response, given and not labelled."),
     grouped(_RESPONSES, "--temperature", type=float, help="0 is greedy.  [default: the model's generation_config]"),
     grouped(_RESPONSES, "--sampling-top-p", type=float, help="Nucleus sampling.  [default: the model's]"),
     grouped(_RESPONSES, "--sampling-top-k", type=int, help="Sample from this many tokens.  [default: the model's]"),
     grouped(_RESPONSES, "--sampling-min-p", type=float, help="Least share of the likeliest.  [default: the model's]"),
     grouped(_RESPONSES, "--stop", multiple=True, metavar="TEXT", help="Text that ends a response; repeatable."),
+    grouped(
+        _RESPONSES,
+        "--stop-id",
+        "stop_ids",
+        type=int,
+        multiple=True,
+        metavar="ID",
+        help="Token id that ends a response, besides the teacher's own; repeatable.",
+    ),
+    grouped(
+        _RESPONSES, "--min-tokens", type=int, default=0, show_default=True, help="Tokens before a response may end."
+    ),
     grouped(_RESPONSES, "--seed", type=int, default=0, show_default=True, help="Seed of the run's sampling."),
+    grouped(
+        _CONSTRAINTS,
+        "--json-schema",
+        type=TEXT_FILE,
+        metavar="FILE",
+        help="JSON schema that each response must keep to.",
+    ),
+    grouped(_CONSTRAINTS, "--regex", metavar="REGEX", help="Expression that each whole response must match."),
+    grouped(
+        _CONSTRAINTS,
+        "--choice",
+        "choices",
+        multiple=True,
+        metavar="TEXT",
+        help="Text that a response may be, as one of several; repeatable.",
+    ),
+    grouped(
+        _CONSTRAINTS,
+        "--bad-word",
+        "bad_words",
+        multiple=True,
+        metavar="TEXT",
+        help="Text that no response may hold; repeatable.",
+    ),
+    grouped(
+        _CONSTRAINTS,
+        "--logit-bias",
+        type=ID_AND_BIAS,
+        multiple=True,
+        metavar="ID=BIAS",
+        help="Added to a token's logit, in [-100, 100]; repeatable.",
+    ),
 ]
 
 

@@ -76,6 +76,10 @@ def build_spec(
     max_model_len: int | None,
     gpu_memory_utilization: float,
     tensor_parallel_size: int,
+    pipeline_parallel_size: int,
+    expert_parallel: bool,
+    adapter: str | None,
+    engine_args: Sequence[tuple[str, Any]],
     id_field: str,
     columns: Sequence[str],
     template: str | None,
@@ -95,6 +99,13 @@ def build_spec(
     sampling_top_k: int | None = None,
     sampling_min_p: float | None = None,
     stop: Sequence[str] = (),
+    stop_ids: Sequence[int] = (),
+    min_tokens: int = 0,
+    bad_words: Sequence[str] = (),
+    logit_bias: Sequence[tuple[int, float]] = (),
+    json_schema: str | None = None,
+    regex: str | None = None,
+    choices: Sequence[str] = (),
     **of_the_spec: Any,
 ) -> RunSpec:
     """Return the run that the options describe.
@@ -108,6 +119,7 @@ def build_spec(
     from labelgen.prompts.prompt_sample import PromptSample
     from labelgen.prompts.rejects import RejectLimit
     from labelgen.prompts.row_template import RowTemplate
+    from labelgen.teachers.constraint import Constraint
     from labelgen.teachers.engine_settings import EngineSettings
     from labelgen.teachers.sampling import SamplingChoice
     from labelstore.selection import Selection
@@ -129,6 +141,10 @@ def build_spec(
             max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization,
             tensor_parallel_size=tensor_parallel_size,
+            pipeline_parallel_size=pipeline_parallel_size,
+            expert_parallel=expert_parallel,
+            adapter=adapter,
+            engine_args=dict(engine_args),
         ),
         fields=PromptFields(
             prompt=prompt_field,
@@ -142,7 +158,20 @@ def build_spec(
             as_chat=as_chat,
         ),
         sampling=SamplingChoice(
-            temperature=temperature, top_p=sampling_top_p, top_k=sampling_top_k, min_p=sampling_min_p, stop=tuple(stop)
+            temperature=temperature,
+            top_p=sampling_top_p,
+            top_k=sampling_top_k,
+            min_p=sampling_min_p,
+            stop=tuple(stop),
+            stop_ids=tuple(stop_ids),
+            min_tokens=min_tokens,
+            bad_words=tuple(bad_words),
+            logit_bias=dict(logit_bias),
+            constraint=(
+                Constraint(json_schema=json_schema, regex=regex, choices=tuple(choices))
+                if (json_schema, regex, tuple(choices)) != (None, None, ())
+                else None
+            ),
         ),
         chat_template=ChatTemplate(text=chat_template, arguments=arguments),
         sample=None if sample_prompts is None else PromptSample(size=sample_prompts, seed=sample_seed),

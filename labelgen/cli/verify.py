@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.cli.option_types import TEXT_FILE
-from labelgen.cli.options import dataset_argument, gpu_memory_option, json_option, tensor_parallel_option
+from labelgen.cli.options import (
+    adapter_option,
+    dataset_argument,
+    expert_parallel_option,
+    gpu_memory_option,
+    json_option,
+    pipeline_parallel_option,
+    tensor_parallel_option,
+)
 from labelgen.cli.render_rescored import rescored_values
 
 if TYPE_CHECKING:
@@ -43,16 +51,22 @@ _SHOWN_FINDINGS = 50
     help="With --rescore: the Jinja template, if the job was given one.  [default: the teacher's own]",
 )
 @gpu_memory_option
+@adapter_option
 @tensor_parallel_option
+@pipeline_parallel_option
+@expert_parallel_option
 @json_option
 def verify(
     dataset: str,
     is_repair: bool,
     num_rescored: int | None,
     teacher: str | None,
+    adapter: str | None,
     chat_template: str | None,
     gpu_memory_utilization: float,
     tensor_parallel_size: int,
+    pipeline_parallel_size: int,
+    expert_parallel: bool,
     as_json: bool,
 ) -> None:
     """Check every hash, count, offset and label of the dataset in DIR; exit 1 if anything is wrong.
@@ -80,9 +94,12 @@ def verify(
             dataset,
             num_records=num_rescored,
             teacher=teacher,
+            adapter=adapter,
             chat_template=chat_template,
             gpu_memory_utilization=gpu_memory_utilization,
             tensor_parallel_size=tensor_parallel_size,
+            pipeline_parallel_size=pipeline_parallel_size,
+            expert_parallel=expert_parallel,
             quiet=as_json,
         )
         values["rescored"] = rescored_values(rescored)

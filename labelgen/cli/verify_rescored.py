@@ -24,9 +24,12 @@ def rescore(
     *,
     num_records: int,
     teacher: str | None,
+    adapter: str | None,
     chat_template: str | None,
     gpu_memory_utilization: float,
     tensor_parallel_size: int,
+    pipeline_parallel_size: int,
+    expert_parallel: bool,
     quiet: bool,
 ) -> Rescored:
     """Rescore a dataset and print what came of it, unless `quiet`.
@@ -40,10 +43,13 @@ def rescore(
             own = load_own_teacher(
                 dataset.header,
                 teacher=teacher,
+                adapter=adapter,
                 chat_template=chat_template,
                 log_path=Path(scratch) / "engine.log",
                 gpu_memory_utilization=gpu_memory_utilization,
                 tensor_parallel_size=tensor_parallel_size,
+                pipeline_parallel_size=pipeline_parallel_size,
+                expert_parallel=expert_parallel,
             )
         except (ValueError, ImportError) as error:
             raise click.ClickException(f"{error}. --teacher says where the dataset's teacher is now") from error

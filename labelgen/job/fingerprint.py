@@ -20,10 +20,11 @@ def fingerprint_fields(spec: RunSpec, facts: TeacherFacts, sampling: Sampling) -
     which records there are, not what a record says. `label_spans` is: the same record would have other labels.
     """
     generating = {
-        "stop_ids": sorted(facts.stop_ids),
+        "stop_ids": sorted({*facts.stop_ids, *sampling.stop_ids}),
         "sampling": sampling.to_json(),
         "run_seed": spec.seed,
         "max_tokens": spec.max_tokens,
+        **({} if spec.prefill is None else {"prefill": spec.prefill}),
     }
     return {
         "task": spec.task,

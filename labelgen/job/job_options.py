@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from labelgen.job.spec import RunSpec
+from labelgen.teachers.constraint import Constraint
 
 __all__ = ["job_file_bytes", "job_options"]
 
@@ -27,6 +28,10 @@ def job_options(spec: RunSpec) -> dict[str, Any]:
         "max_model_len": engine.max_model_len,
         "gpu_memory_utilization": engine.gpu_memory_utilization,
         "tensor_parallel_size": engine.tensor_parallel_size,
+        "pipeline_parallel_size": engine.pipeline_parallel_size,
+        "expert_parallel": engine.expert_parallel or None,
+        "adapter": engine.adapter,
+        "engine_arg": dict(engine.engine_args),
         "id_field": fields.prompt_id,
         "template": None if fields.template is None else {"text": fields.template.text},
         "column": list(fields.columns),
@@ -49,14 +54,31 @@ def job_options(spec: RunSpec) -> dict[str, Any]:
         options |= {
             "responses": spec.responses,
             "max_tokens": spec.max_tokens,
+            "prefill": spec.prefill,
             "temperature": sampling.temperature,
             "sampling_top_p": sampling.top_p,
             "sampling_top_k": sampling.top_k,
             "sampling_min_p": sampling.min_p,
             "stop": list(sampling.stop),
+            "stop_id": list(sampling.stop_ids),
+            "min_tokens": sampling.min_tokens or None,
+            "bad_word": list(sampling.bad_words),
+            "logit_bias": {str(token_id): bias for token_id, bias in sampling.logit_bias.items()},
+            **_constraint_options(sampling.constraint),
             "seed": spec.seed,
         }
     return {name: value for name, value in options.items() if value is not None and value != [] and value != {}}
+
+
+def _constraint_options(constraint: Constraint | None) -> dict[str, Any]:
+    if constraint is None:
+        return {}
+    schema = constraint.json_schema
+    return {
+        "json_schema": None if schema is None else {"text": schema},
+        "regex": constraint.regex,
+        "choice": list(constraint.choices),
+    }
 
 
 def job_file_bytes(spec: RunSpec) -> bytes:

@@ -41,13 +41,15 @@ class PromptRequests:
         """
         if self.spec.task == "score":
             return list(self._scores(prompt, name))
-        prompt_ids = encode_prompt(prompt, self.tokenizer)
-        room = self.facts.max_model_len - len(prompt_ids)
+        prompt_ids = encode_prompt(prompt, self.tokenizer, prefill=self.spec.prefill)
+        # A constrained response is read again when it is finished, so it may be no longer than what can be scored.
+        context = self.facts.max_scored_tokens if self.sampling.is_constrained else self.facts.max_model_len
+        room = context - len(prompt_ids)
         if len(prompt_ids) == 0:
             raise ValueError("the prompt has no tokens")
         if room < 1:
             raise ValueError(
-                f"the prompt has {len(prompt_ids)} tokens, and the teacher's context of {self.facts.max_model_len} "
+                f"the prompt has {len(prompt_ids)} tokens, and the teacher's context of {context} "
                 f"tokens must hold a response too; shorten it, or raise --max-model-len"
             )
         return [

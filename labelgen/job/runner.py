@@ -94,6 +94,9 @@ class Job:
         for dataset in self._datasets:
             dataset.check_tokenizer(self._facts.fingerprint_fields)
         sampling, self._sampling_origins = spec.sampling.resolve(self._facts.sampling_defaults)
+        if spec.task == "generate":
+            self._teacher.check_sampling(sampling)
+        self._sampling = sampling
         self._requests = PromptRequests(
             spec=spec, facts=self._facts, tokenizer=self._teacher.tokenizer, sampling=sampling
         )
@@ -270,7 +273,9 @@ class Job:
         if self._spec.task == "generate":
             recorded["responses"] = self._spec.responses
             recorded["sampling_origins"] = self._sampling_origins
-            recorded["stop_id_origins"] = {str(i): origin for i, origin in self._facts.stop_ids.items()}
+            origins = {**dict.fromkeys(self._sampling.stop_ids, "option"), **self._facts.stop_ids}
+            recorded["stop_id_origins"] = {str(token_id): origins[token_id] for token_id in sorted(origins)}
+            recorded["scored_after_writing"] = self._sampling.is_constrained
         return recorded
 
     def _notes(self, writer: DatasetWriter, ingest: Ingest, missing: list[str], recovery: Recovery) -> list[str]:

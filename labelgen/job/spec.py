@@ -59,6 +59,7 @@ class RunSpec:
     sampling: SamplingChoice = field(default_factory=SamplingChoice)  # generate only, as all that follow
     responses: int = 1  # to each prompt
     max_tokens: int = DEFAULT_MAX_TOKENS  # in a response
+    prefill: str | None = None  # the beginning of each response, given and not labelled
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +83,10 @@ class RunSpec:
             raise ValueError(
                 f"--label-spans must be one of {', '.join(known)} for labelgen {self.task}, got {self.label_spans!r}"
             )
+        if self.prefill == "":
+            raise ValueError("--prefill must not be empty")
+        if self.sampling.min_tokens > self.max_tokens:
+            raise ValueError(f"--min-tokens {self.sampling.min_tokens} is above --max-tokens {self.max_tokens}")
         if not 0 < self.flush_seconds < float("inf"):
             raise ValueError(f"--flush-seconds must be above 0, got {self.flush_seconds}")
         if not 0 <= self.grace_seconds < float("inf"):

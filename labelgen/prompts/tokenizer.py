@@ -62,12 +62,21 @@ class PromptTokenizer(Protocol):
     def decode(self, token_ids: Sequence[int] | NDArray[np.int32], /, *, skip_special_tokens: bool = False) -> str: ...
 
 
-def encode_prompt(prompt: Prompt, tokenizer: PromptTokenizer) -> NDArray[np.int32]:
-    """Return the ids [P] of a prompt that is to be answered.
+def encode_prompt(prompt: Prompt, tokenizer: PromptTokenizer, *, prefill: str | None = None) -> NDArray[np.int32]:
+    """Return the ids [P] of a prompt that is to be answered, and of the beginning of the answer where it is given.
+
+    The prefill is encoded by itself, so that what is the teacher's own begins at a token.
 
     Raises:
         ValueError: it is a chat and the teacher has no chat template, or the template refuses it.
     """
+    prompt_ids = _encode_alone(prompt, tokenizer)
+    if prefill is None:
+        return prompt_ids
+    return np.concatenate([prompt_ids, tokenizer.encode_text(prefill, with_special_tokens=False)])
+
+
+def _encode_alone(prompt: Prompt, tokenizer: PromptTokenizer) -> NDArray[np.int32]:
     if prompt.messages is not None:
         if not tokenizer.has_chat_template:
             raise ValueError("'messages' need a chat template, and the teacher has none; give 'prompt' rows instead")

@@ -24,6 +24,7 @@ _MEANINGS = {
     "head_dtype": "another precision",
     "kv_cache_dtype": "another precision",
     "config_overrides": "another precision",
+    "engine_args": "another way of computing",
     "vocab_size": "another model",
     "max_model_len": "another context",
     "tokenizer": "another tokenizer",
@@ -37,31 +38,44 @@ def load_own_teacher(
     header: Header,
     *,
     teacher: str | None,
+    adapter: str | None,
     chat_template: str | None,
     log_path: Path,
     gpu_memory_utilization: float,
     tensor_parallel_size: int,
+    pipeline_parallel_size: int,
+    expert_parallel: bool,
 ) -> Teacher:
     """Return the teacher that a header names, in the precision that it states.
 
-    `teacher` is where it is now, `chat_template` the text of the one that the job was given in place of its own.
+    `teacher` is where it is now, `adapter` where its adapter is, of which the header has the hash, `chat_template` the
+    text of the one that the job was given in place of the teacher's own.
 
     Raises:
         ImportError: the engine is not installed.
-        ValueError: there is no such model, or vLLM cannot run it.
+        ValueError: there is no such model, no adapter where there was one, or vLLM cannot run it.
     """
     from labelgen.teachers.vllm_teacher import VLLMTeacher
 
     fields = header.fingerprint_fields
+    if fields.get("adapter") is not None and adapter is None:
+        raise ValueError("the dataset's teacher had an adapter; say with --adapter where it is")
+    overrides = dict(fields.get("config_overrides") or {})
+    head_dtype = overrides.pop("head_dtype", None)
+    engine_args = {**(fields.get("engine_args") or {}), **({"hf_overrides": overrides} if overrides else {})}
     return VLLMTeacher(
         teacher or header.teacher,
         selection=_selection(header.selection, vocab_size=header.vocab_size),
         settings=EngineSettings(
             dtype=fields.get("dtype"),
-            head_dtype=dict(fields.get("config_overrides") or {}).get("head_dtype"),
+            head_dtype=head_dtype,
             max_model_len=fields.get("max_model_len"),
             gpu_memory_utilization=gpu_memory_utilization,
             tensor_parallel_size=tensor_parallel_size,
+            pipeline_parallel_size=pipeline_parallel_size,
+            expert_parallel=expert_parallel,
+            adapter=adapter,
+            engine_args=engine_args,
         ),
         log_path=log_path,
         for_scoring=True,

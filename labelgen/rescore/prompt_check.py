@@ -27,15 +27,20 @@ _FEW = 0.25
 
 
 def find_prompt_problems(
-    records: Sequence[LabelRecord], tokenizer: PromptTokenizer, *, prompts: Mapping[str, Prompt]
+    records: Sequence[LabelRecord],
+    tokenizer: PromptTokenizer,
+    *,
+    prompts: Mapping[str, Prompt],
+    prefill: str | None = None,
 ) -> list[str]:
     """Return what is wrong with the ids of some records, a sentence for each kind of problem.
 
     `prompts` are those of the snapshot by id; a record without one is looked at as far as its own text goes.
+    `prefill` is what the responses were made to begin with.
     """
     found: dict[_Problem, int] = {}
     for record in records:
-        problem = _find_problem(record, tokenizer, prompts.get(record.prompt_id))
+        problem = _find_problem(record, tokenizer, prompts.get(record.prompt_id), prefill)
         if problem is not None:
             found[problem] = found.get(problem, 0) + 1
     # An engine that cuts a text at a stop string decodes step by step, which may spell a text or two otherwise.
@@ -48,7 +53,9 @@ def find_prompt_problems(
     ]
 
 
-def _find_problem(record: LabelRecord, tokenizer: PromptTokenizer, prompt: Prompt | None) -> _Problem | None:
+def _find_problem(
+    record: LabelRecord, tokenizer: PromptTokenizer, prompt: Prompt | None, prefill: str | None
+) -> _Problem | None:
     if len(record.spans) != 1:
         return None  # several labelled runs have no text of their own
     start, stop = record.spans[0].tolist()
@@ -64,7 +71,7 @@ def _find_problem(record: LabelRecord, tokenizer: PromptTokenizer, prompt: Promp
     if record.finish_reason is None or (prompt.prompt is None and prompt.messages is None):
         return None  # a chat that was scored is its own answer
     try:
-        prompt_ids = encode_prompt(prompt, tokenizer)
+        prompt_ids = encode_prompt(prompt, tokenizer, prefill=prefill)
     except ValueError:
         return "template"  # this one refuses what the one of then took
     return _compare_prompt(record.input_ids[:start], prompt_ids, tokenizer)

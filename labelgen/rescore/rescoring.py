@@ -66,7 +66,8 @@ def rescore_dataset(
     records = {index: record for index, (record, _) in chosen.items()}
     prompts = {} if snapshot is None else _prompts(dataset, records, snapshot)
     problems = _refused(refusals, len(chosen))
-    problems += find_prompt_problems(list(records.values()), teacher.tokenizer, prompts=prompts)
+    prefill = dataset.header.fingerprint_fields.get("prefill")
+    problems += find_prompt_problems(list(records.values()), teacher.tokenizer, prompts=prompts, prefill=prefill)
     if (problem := diagnose_labels(agreement)) is not None:
         problems.append(problem)
     return Rescored(

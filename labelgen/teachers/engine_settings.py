@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["EngineSettings"]
 
@@ -18,6 +20,10 @@ class EngineSettings:
     max_model_len: int | None = None  # tokens, prompt and response together
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    expert_parallel: bool = False
+    adapter: str | None = None  # a LoRA adapter: a folder, or a hub name
+    engine_args: Mapping[str, Any] = field(default_factory=dict)  # vLLM's own, by name, as JSON values
 
     def __post_init__(self) -> None:
         for name, dtype in (("--dtype", self.dtype), ("--head-dtype", self.head_dtype)):
@@ -27,5 +33,6 @@ class EngineSettings:
             raise ValueError(f"--max-model-len must be at least 2 tokens, got {self.max_model_len}")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ValueError(f"--gpu-memory-utilization must be in (0, 1], got {self.gpu_memory_utilization}")
-        if self.tensor_parallel_size < 1:
-            raise ValueError(f"--tensor-parallel-size must be at least 1, got {self.tensor_parallel_size}")
+        for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from labelgen.prompts.token_spans import TokenSpan, positions_in
 from labelgen.teachers.full_softmax import full_softmax_labels, request_seed
+from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.selecting import check_selection
 from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request, ScoreRequest, TeacherFacts
 from labelstore.selection import Selection
@@ -109,6 +110,10 @@ class FakeTeacher:
     def tokenizer(self) -> FakeTokenizer:
         return self._tokenizer
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        if sampling.constraint is not None or sampling.bad_words:
+            raise ValueError("the fake teacher knows neither grammars nor bad words")
+
     def start(self) -> None:
         pass
 
@@ -147,15 +152,21 @@ class FakeTeacher:
         input_ids = [int(token) for token in request.prompt_ids]
         rows: list[NDArray[np.float32]] = []
         finish_reason = "length"
-        for _ in range(min(request.max_tokens, self._facts.max_model_len - len(request.prompt_ids))):
+        stop_ids = [*self._facts.stop_ids, *request.sampling.stop_ids]
+        for place in range(min(request.max_tokens, self._facts.max_model_len - len(request.prompt_ids))):
             logprobs = self._next_logprobs(input_ids[-1], len(input_ids) - 1)
             rows.append(logprobs)
+            scores = logprobs.copy()
+            for token, bias in request.sampling.logit_bias.items():
+                scores[token] += bias
+            if place < request.sampling.min_tokens:
+                scores[stop_ids] = -np.inf
             if request.sampling.temperature == 0:
-                token = int(logprobs.argmax())
+                token = int(scores.argmax())
             else:  # Gumbel's trick: the largest of the disturbed logits is a draw
-                token = int((logprobs / request.sampling.temperature + rng.gumbel(size=len(logprobs))).argmax())
+                token = int((scores / request.sampling.temperature + rng.gumbel(size=len(scores))).argmax())
             input_ids.append(token)
-            if token in self._facts.stop_ids:
+            if token in stop_ids:
                 finish_reason = "stop"
                 break
         ids = np.array(input_ids, dtype=np.int32)

@@ -13,10 +13,19 @@ from typing import Any
 from labelstore.checksums import hash_file
 from labelstore.sealed_json import canonical_json
 
-__all__ = ["find_model_dir", "hash_config", "hash_weights", "read_generation_config"]
+__all__ = [
+    "adapter_rank",
+    "find_adapter_dir",
+    "find_model_dir",
+    "hash_adapter",
+    "hash_config",
+    "hash_weights",
+    "read_generation_config",
+]
 
 # Keys of config.json that say who wrote the file, not what the model computes.
 _CONFIG_NOISE = {"_name_or_path", "transformers_version"}
+_ADAPTER_NOISE = {"base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version", "task_type"}
 _WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")  # in the order in which loaders prefer them
 
 
@@ -28,12 +37,43 @@ def find_model_dir(teacher: str) -> Path:
     """
     path = Path(teacher).expanduser()
     if not path.exists():
-        path = _download(teacher)
+        path = _download(teacher, option="--teacher")
     if not (path / "config.json").is_file():
         raise ValueError(f"--teacher {teacher}: has no config.json, so it is not a model; give a folder with one")
     if not _weight_files(path):
         raise ValueError(f"--teacher {teacher}: has no weights ({', '.join(_WEIGHT_PATTERNS)})")
     return path
+
+
+def find_adapter_dir(adapter: str) -> Path:
+    """Return the folder of a LoRA adapter, as `find_model_dir`.
+
+    Raises:
+        ValueError: there is no such folder or hub name, or it is no LoRA adapter.
+    """
+    path = Path(adapter).expanduser()
+    if not path.exists():
+        path = _download(adapter, option="--adapter")
+    if not (path / "adapter_config.json").is_file():
+        raise ValueError(f"--adapter {adapter}: has no adapter_config.json, so it is not an adapter")
+    if not _weight_files(path):
+        raise ValueError(f"--adapter {adapter}: has no weights ({', '.join(_WEIGHT_PATTERNS)})")
+    kind = _read_adapter_config(path).get("peft_type")
+    if kind != "LORA":
+        raise ValueError(f"--adapter {adapter}: is of the type {kind!r}, vLLM runs LORA")
+    return path
+
+
+def adapter_rank(adapter_dir: Path) -> int:
+    """Return the highest rank of an adapter's matrices."""
+    config = _read_adapter_config(adapter_dir)
+    return max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
+
+
+def hash_adapter(adapter_dir: Path) -> str:
+    """Return one hash over what an adapter computes: its weights, and what its config says of how they are used."""
+    telling = {key: value for key, value in _read_adapter_config(adapter_dir).items() if key not in _ADAPTER_NOISE}
+    return hashlib.sha256(canonical_json([hash_weights(adapter_dir), telling])).hexdigest()
 
 
 def hash_weights(model_dir: Path) -> str:
@@ -68,22 +108,27 @@ def read_generation_config(model_dir: Path) -> dict[str, Any]:
     return content
 
 
-def _download(teacher: str) -> Path:
-    if teacher.count("/") != 1 or teacher.startswith((".", "/", "~")):
-        raise ValueError(f"--teacher {teacher}: no such folder; give a model folder or a hub name like owner/name")
+def _read_adapter_config(adapter_dir: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((adapter_dir / "adapter_config.json").read_bytes())
+    return config
+
+
+def _download(name: str, *, option: str) -> Path:
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ValueError(f"{option} {name}: no such folder; give a folder or a hub name like owner/name")
     try:
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise ValueError(
-            f"--teacher {teacher}: no such folder, and without huggingface_hub it cannot be fetched; "
+            f"{option} {name}: no such folder, and without huggingface_hub it cannot be fetched; "
             f"pip install 'labelgen[vllm]'"
         ) from error
     try:
-        return Path(huggingface_hub.snapshot_download(teacher, ignore_patterns=["original/*", "*.onnx", "*.msgpack"]))
+        return Path(huggingface_hub.snapshot_download(name, ignore_patterns=["original/*", "*.onnx", "*.msgpack"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"--teacher {teacher}: no such folder, and the hub gave no such model ({reason})") from error
+        raise ValueError(f"{option} {name}: no such folder, and the hub gave no such model ({reason})") from error
 
 
 def _weight_files(model_dir: Path) -> list[Path]:

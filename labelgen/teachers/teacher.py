@@ -43,7 +43,11 @@ class EngineDeathError(EngineError):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GenerateRequest:
-    """Answer a prompt and label the answer."""
+    """Answer a prompt and label the answer.
+
+    Labels are what the teacher believes of the tokens, whatever shaped the sampling: where that masks or favours tokens
+    (`sampling.is_constrained`), the teacher reads the finished answer again, and the labels are of that reading.
+    """
 
     request_id: str
     prompt_ids: NDArray[np.int32]  # [P], at least one
@@ -116,6 +120,9 @@ class Teacher(Protocol):
 
     @property
     def tokenizer(self) -> PromptTokenizer: ...
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse what this teacher cannot sample with, before it is started; ValueError names the option."""
+
     def start(self) -> None:
         """Load what labelling needs; a second call does nothing. EngineError if it does not start."""
 

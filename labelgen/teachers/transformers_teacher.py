@@ -13,6 +13,7 @@ from labelgen.prompts.token_spans import positions_in
 from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.teachers.full_softmax import full_softmax_labels, request_seed
 from labelgen.teachers.model_files import find_model_dir, hash_config, hash_weights
+from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.selecting import check_selection
 from labelgen.teachers.teacher import Answer, Refusal, Request, ScoreRequest, TeacherFacts
 from labelstore.selection import Selection
@@ -83,6 +84,9 @@ class TransformersTeacher:
             logits = self._model(ids).logits[0].float()
             logprobs: NDArray[np.float32] = torch.log_softmax(logits, dim=-1).cpu().numpy()
         return logprobs
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        raise ValueError("the Transformers teacher scores, it does not generate")
 
     def start(self) -> None:
         pass  # loaded when it was made

@@ -5,21 +5,29 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from labelgen.prompts.tokenizer import HFTokenizer
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.free_memory import free_memory_bytes
-from labelgen.teachers.model_files import hash_config, hash_weights, read_generation_config
+from labelgen.teachers.model_files import (
+    adapter_rank,
+    hash_adapter,
+    hash_config,
+    hash_weights,
+    read_generation_config,
+)
 from labelgen.teachers.teacher import TeacherFacts
+from labelgen.teachers.vllm_engine_args import changing_labels, parse_engine_args, recorded_only
 from labelstore.selection import Selection
 
 __all__ = [
     "check_vllm_installed",
     "describe_bounds",
     "gather_facts",
+    "lora_request",
     "max_scored_tokens",
     "needs_worker",
     "prompt_logprobs_budget",
@@ -59,7 +67,7 @@ def check_vllm_installed() -> None:
 
 
 def resolve_engine(
-    model_dir: Path, settings: EngineSettings, *, selection: Selection, for_scoring: bool
+    model_dir: Path, settings: EngineSettings, *, adapter_dir: Path | None, selection: Selection, for_scoring: bool
 ) -> tuple[Any, Any]:
     """Return vLLM's EngineArgs and the VllmConfig that it makes of them.
 
@@ -79,17 +87,22 @@ def resolve_engine(
         "max_logprobs": -1,  # no limit: the self-test reads a few whole distributions
         "logprobs_mode": "raw_logprobs",
         "tensor_parallel_size": settings.tensor_parallel_size,
+        "pipeline_parallel_size": settings.pipeline_parallel_size,
+        "enable_expert_parallel": settings.expert_parallel,
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "seed": 0,
         "disable_log_stats": True,
         # Compiling costs a minute at every start on a CPU and gains 4% (measured, SmolLM2, 2 cores, 2026-11-24).
         "enforce_eager": is_cpu,
+        **parse_engine_args(settings.engine_args),
+        "hf_overrides": config_overrides(settings),
     }
-    if settings.head_dtype is not None:
-        arguments["hf_overrides"] = {"head_dtype": settings.head_dtype}
+    if adapter_dir is not None:
+        arguments |= {"enable_lora": True, "max_lora_rank": _rank_limit(adapter_rank(adapter_dir))}
     if needs_worker(selection):
         arguments["worker_extension_cls"] = WORKER_EXTENSION
     config = EngineArgs(**arguments).create_engine_config()
+    _check_speculation(config.speculative_config, selection)
     if needs_worker(selection) and config.use_v2_model_runner:
         raise ValueError(
             "draws and entropy need the V1 runner, which takes all log-probabilities through one place; "
@@ -107,6 +120,7 @@ def gather_facts(
     model_dir: Path,
     settings: EngineSettings,
     *,
+    adapter_dir: Path | None,
     config: Any,
     tokenizer: HFTokenizer,
     capture: str,
@@ -126,8 +140,11 @@ def gather_facts(
         fingerprint_fields={
             "weights": hash_weights(model_dir),
             "model_config": hash_config(model_dir),
-            "config_overrides": {} if settings.head_dtype is None else {"head_dtype": settings.head_dtype},
-            "adapter": None,
+            "config_overrides": config_overrides(settings),
+            "adapter": None if adapter_dir is None else hash_adapter(adapter_dir),
+            "engine_args": {
+                name: value for name, value in changing_labels(settings.engine_args).items() if name != "hf_overrides"
+            },
             "quantization": model.quantization,
             "dtype": _dtype_name(model.dtype),
             "head_dtype": _dtype_name(model.head_dtype),
@@ -144,13 +161,22 @@ def gather_facts(
             "tensor_parallel_size": parallel.tensor_parallel_size,
             "pipeline_parallel_size": parallel.pipeline_parallel_size,
             "data_parallel_size": parallel.data_parallel_size,
+            "expert_parallel": bool(parallel.enable_expert_parallel),
             "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
             "prefix_caching": bool(config.cache_config.enable_prefix_caching),
-            "speculative_decoding": config.speculative_config is not None,
+            "speculative_decoding": None if config.speculative_config is None else config.speculative_config.method,
+            "engine_args": recorded_only(settings.engine_args),
             "capture": capture,
         },
         notes=bounds,
     )
+
+
+def lora_request(adapter_dir: Path) -> Any:
+    """Return how vLLM is told to use an adapter."""
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("adapter", 1, str(adapter_dir))
 
 
 def refusals() -> tuple[type[Exception], ...]:
@@ -217,13 +243,19 @@ def _batch_bounds(
 ) -> dict[str, Any]:
     """Return the arguments that bound a step: prompt log-probabilities must not run out of memory."""
     max_model_len: int = config.model_config.max_model_len
-    max_tokens: int | None = None
+    max_tokens: int | None = settings.engine_args.get("max_num_batched_tokens")
     if for_scoring and not config.use_v2_model_runner:  # the V2 runner takes them in chunks of 1,024 tokens
-        max_tokens = prompt_logprobs_budget(
+        budget = prompt_logprobs_budget(
             vocab_size=config.model_config.get_vocab_size(),
             memory_bytes=_free_memory_bytes(settings),
             in_worker=in_worker,
         )
+        if max_tokens is not None and max_tokens > budget:
+            raise ValueError(
+                f"--engine-arg max_num_batched_tokens={max_tokens}: the log-probabilities of a step would not fit into "
+                f"memory; at most {budget}"
+            )
+        max_tokens = max_tokens or budget
     if is_cpu and (max_tokens is None or max_tokens >= max_model_len):
         # A prompt cut into chunks makes vLLM rewind the request's seeded generator, which CPU generators cannot: the
         # engine dies (0.32, gpu_model_runner._bookkeeping_sync: "CPU Generator does not use offset").
@@ -233,6 +265,44 @@ def _batch_bounds(
         return {}
     max_num_seqs = min(config.scheduler_config.max_num_seqs, max_tokens)
     return {"enable_chunked_prefill": True, "max_num_batched_tokens": max_tokens, "max_num_seqs": max_num_seqs}
+
+
+def config_overrides(settings: EngineSettings) -> dict[str, Any]:
+    """Return what is laid over the model's config.json."""
+    overrides = dict(settings.engine_args.get("hf_overrides", {}))
+    return overrides if settings.head_dtype is None else {**overrides, "head_dtype": settings.head_dtype}
+
+
+def _check_speculation(speculative: Any, selection: Selection) -> None:
+    """Refuse speculative decoding where its labels would not be the teacher's.
+
+    Elsewhere they are: rejection sampling keeps the raw logits of the teacher itself for each token that is accepted,
+    for the one that takes the place of a rejected one, and for the one behind (vLLM 0.32, rejection_sampler.py of both
+    runners).
+    """
+    if speculative is None:
+        return
+    if getattr(speculative, "rejection_sample_method", None) == "synthetic":
+        raise ValueError(
+            "--engine-arg speculative_config: with the rejection_sample_method 'synthetic', tokens are accepted that "
+            "the teacher would not have written; use 'standard'"
+        )
+    if needs_worker(selection):
+        raise ValueError(
+            "--engine-arg speculative_config: draws and entropy are not captured from it; use --top-k or --keep-mass, "
+            "or decode without"
+        )
+
+
+def _rank_limit(rank: int) -> int:
+    """Return the smallest of the limits that vLLM knows for the rank of an adapter."""
+    from vllm.config.lora import MaxLoRARanks
+
+    limits: list[int] = sorted(get_args(MaxLoRARanks))
+    for limit in limits:
+        if rank <= limit:
+            return limit
+    raise ValueError(f"--adapter: has the rank {rank}, vLLM runs {limits[-1]} at most")
 
 
 def _set_cpu_environment() -> None:

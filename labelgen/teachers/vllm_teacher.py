@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from labelgen.teachers.engine_guard import EngineGuard
 from labelgen.teachers.engine_log import capture_output, cause_in, tail_of
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.gpu_holders import describe_gpu_holders
-from labelgen.teachers.model_files import find_model_dir
+from labelgen.teachers.model_files import find_adapter_dir, find_model_dir
+from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.selecting import check_selection, head_width
 from labelgen.teachers.selection_check import SELF_TEST_TEXT, find_selection_problems
 from labelgen.teachers.teacher import (
@@ -36,18 +38,29 @@ from labelgen.teachers.vllm_config import (
     check_vllm_installed,
     describe_bounds,
     gather_facts,
+    lora_request,
     max_scored_tokens,
     needs_worker,
     refusals,
     resolve_engine,
 )
 from labelgen.teachers.vllm_end import close_sockets, describe_death, has_died, wake_at_death
-from labelgen.teachers.vllm_logprobs import ARRAYS_KEY, capture_arrays, captured_width, labels_of, positions_of
+from labelgen.teachers.vllm_logprobs import capture_arrays, captured_width, labels_of, positions_of
+from labelgen.teachers.vllm_parameters import check_parameters, score_parameters, write_parameters
 from labelstore.selection import Selection
 
 __all__ = ["VLLMTeacher"]
 
 _SELF_TEST_TOKENS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Reading:
+    """A response that was written under a constraint, and is read for its labels."""
+
+    request: ScoreRequest
+    finish_reason: str
+    text: str | None
 
 
 class VLLMTeacher:
@@ -82,12 +95,14 @@ class VLLMTeacher:
         self._guard: EngineGuard | None = None
         self._num_names = 0
         model_dir = find_model_dir(teacher)
+        adapter_dir = None if settings.adapter is None else find_adapter_dir(settings.adapter)
+        self._lora = None if adapter_dir is None else lora_request(adapter_dir)
         self._tokenizer = HFTokenizer(model_dir, chat_template=chat_template)
         # Until all is checked, nothing is written into a folder of the user's.
         with tempfile.TemporaryDirectory(prefix="labelgen-") as scratch, capture_output(Path(scratch) / "engine.log"):
             try:
                 self._engine_args, self._config = resolve_engine(
-                    model_dir, settings, selection=selection, for_scoring=for_scoring
+                    model_dir, settings, adapter_dir=adapter_dir, selection=selection, for_scoring=for_scoring
                 )
             except refusals() as error:
                 raise ValueError(f"--teacher {teacher}: vLLM cannot run it: {_first_line(error)}") from error
@@ -97,6 +112,7 @@ class VLLMTeacher:
                 teacher,
                 model_dir,
                 settings,
+                adapter_dir=adapter_dir,
                 config=self._config,
                 tokenizer=self._tokenizer,
                 capture=capture,
@@ -128,6 +144,13 @@ class VLLMTeacher:
         limit: int = self._config.scheduler_config.max_num_batched_tokens
         return limit
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        with tempfile.TemporaryDirectory(prefix="labelgen-") as scratch, capture_output(Path(scratch) / "engine.log"):
+            try:
+                check_parameters(sampling, self._config)
+            except refusals() as error:
+                raise ValueError(f"vLLM refuses this sampling: {_first_line(error)}") from error
+
     def start(self) -> None:
         if self._engine is not None:
             return
@@ -138,6 +161,8 @@ class VLLMTeacher:
         try:
             with capture_output(self._log_path), self._guard.marking():
                 self._engine = LLMEngine.from_engine_args(self._engine_args)
+                if self._lora is not None:
+                    self._engine.add_lora(self._lora)  # now, so that one that does not fit is no request's fault
         except Exception as error:  # vLLM raises plain exceptions of many kinds; all mean that there is no engine
             self.close()
             raise self._engine_error(f"the engine did not start: {_first_line(error)}") from error
@@ -166,12 +191,19 @@ class VLLMTeacher:
         self._selection, self._width = selection, captured_width(selection)
         self._test_selection()
 
+    def parameters_of(self, request: Request) -> Any:
+        """Return the SamplingParams with which vLLM gets a request."""
+        if isinstance(request, GenerateRequest):
+            stop_ids = self._facts.stop_ids
+            return write_parameters(request, stop_ids=stop_ids, width=self._width, uses_arrays=self._uses_arrays)
+        return score_parameters(width=self._width, uses_arrays=self._uses_arrays)
+
     def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
         self.start()
         # Twice what runs at once: while an answer is taken away, the next request is in the engine's queue already.
         max_in_flight = 2 * self._config.scheduler_config.max_num_seqs
         waiting = iter(requests)
-        in_flight: dict[str, Request] = {}  # by the name that the engine knows
+        in_flight: dict[str, Request | _Reading] = {}  # by the name that the engine knows
         is_exhausted = False
         try:
             while in_flight or not is_exhausted:
@@ -180,15 +212,14 @@ class VLLMTeacher:
                     if request is None:
                         is_exhausted = True
                         continue
-                    name = self._new_name()
-                    if (refusal := self._submit(name, request)) is not None:
+                    if (refusal := self._submit(request, in_flight)) is not None:
                         yield refusal
-                    else:
-                        in_flight[name] = request
                 if in_flight:
                     for output in self._step():
                         if output.finished and output.request_id in in_flight:
-                            yield self._to_answer(in_flight.pop(output.request_id), output)
+                            answer = self._settle(in_flight.pop(output.request_id), output, in_flight)
+                            if answer is not None:
+                                yield answer
         except EngineError:
             raise  # there is nothing left to stop
         except BaseException:  # a caller that stops early must leave no work behind for the next one to wait for
@@ -251,16 +282,11 @@ class VLLMTeacher:
         Raises:
             EngineError: they are not; the dataset would be wrong.
         """
-        from vllm.inputs import TokensPrompt
-
         text = self._tokenizer.encode_text(SELF_TEST_TEXT, with_special_tokens=True)
         input_ids = text[: min(_SELF_TEST_TOKENS, self._facts.max_model_len - 1)]
         answers = {}
         for width in (self._facts.vocab_size, self._width):  # one after the other: a step has one width
-            prompt = TokensPrompt(prompt_token_ids=input_ids.tolist())
-            name = self._new_name()
-            with self._naming_death():
-                self._engine.add_request(name, prompt, self._score_parameters(width))
+            name = self._add_request(input_ids, score_parameters(width=width, uses_arrays=self._uses_arrays))
             outputs: list[Any] = []
             while not outputs:
                 outputs = [output for output in self._step() if output.finished and output.request_id == name]
@@ -274,28 +300,79 @@ class VLLMTeacher:
         for problem in find_selection_problems(labels, full, self._selection):
             raise EngineError(f"this engine does not give {self._selection} right: {problem}")
 
-    def _new_name(self) -> str:
-        """Return a name that the engine has not seen: callers' own names come again in every run."""
-        self._num_names += 1
-        return f"labelgen-{self._num_names}"
-
-    def _submit(self, name: str, request: Request) -> Refusal | None:
-        """Put a request into the engine's queue; return a refusal where it cannot be."""
+    def _add_request(self, token_ids: NDArray[np.int32], parameters: Any) -> str:
+        """Put it into the engine's queue, under a new name: callers' own names come again in every run."""
         from vllm.inputs import TokensPrompt
 
-        if isinstance(request, GenerateRequest):
-            token_ids, parameters = request.prompt_ids, self._generate_parameters(request)
-        else:
-            token_ids, parameters = request.input_ids, self._score_parameters(self._width)
+        self._num_names += 1
+        name = f"labelgen-{self._num_names}"
+        prompt = TokensPrompt(prompt_token_ids=token_ids.tolist())
+        with self._naming_death():
+            self._engine.add_request(name, prompt, parameters, lora_request=self._lora)
+        return name
+
+    def _submit(self, asked: Request | _Reading, in_flight: dict[str, Request | _Reading]) -> Refusal | None:
+        """Put a request into the engine's queue, and in flight; return a refusal where it cannot be."""
+        request = asked.request if isinstance(asked, _Reading) else asked
+        token_ids = _asked_ids(request)
         problem = self._problem_of(request, token_ids)
         if problem is None:
             try:
-                prompt = TokensPrompt(prompt_token_ids=token_ids.tolist())
-                with self._naming_death():
-                    self._engine.add_request(name, prompt, parameters)
+                in_flight[self._add_request(token_ids, self.parameters_of(request))] = asked
             except refusals() as error:
                 problem = f"vLLM refuses it: {_first_line(error)}"
         return None if problem is None else Refusal(request_id=request.request_id, reason=problem)
+
+    def _settle(
+        self, asked: Request | _Reading, output: Any, in_flight: dict[str, Request | _Reading]
+    ) -> Answer | Refusal | None:
+        """Return the answer to what was in flight; None where a response that was written must still be read."""
+        request = asked.request if isinstance(asked, _Reading) else asked
+        completion = output.outputs[0]
+        if not np.array_equal(output.prompt_token_ids, _asked_ids(request)):
+            raise EngineError("vLLM gave the answer to another request; labels would be of the wrong prompt")
+        if completion.finish_reason not in ("stop", "length"):
+            reason = f"the engine ended it with {completion.finish_reason!r}"
+            return Refusal(request_id=request.request_id, reason=reason)
+        if isinstance(request, ScoreRequest):
+            answer = self._read(request, output.prompt_logprobs)
+            if isinstance(asked, _Reading) and isinstance(answer, Answer):
+                return dataclasses.replace(answer, finish_reason=asked.finish_reason, text=asked.text)
+            return answer
+        response_ids = np.array(completion.token_ids, dtype=np.int32)
+        text = completion.text if request.sampling.stop else None
+        input_ids = np.concatenate([request.prompt_ids, response_ids])
+        spans = (TokenSpan(start=len(request.prompt_ids), stop=len(input_ids), kind=request.kind),)
+        if request.sampling.is_constrained:
+            reading = _Reading(
+                request=ScoreRequest(request_id=request.request_id, input_ids=input_ids, spans=spans),
+                finish_reason=completion.finish_reason,
+                text=text,
+            )
+            return self._submit(reading, in_flight)
+        try:
+            positions = positions_of(completion.logprobs, top_k=self._width)
+            labels = labels_of(positions, response_ids, self._selection)
+        except ValueError as error:
+            return _unusable(request, error)
+        return Answer(
+            request_id=request.request_id,
+            input_ids=input_ids,
+            spans=spans,
+            labels=labels,
+            finish_reason=completion.finish_reason,
+            text=text,
+        )
+
+    def _read(self, request: ScoreRequest, prompt_logprobs: Any) -> Answer | Refusal:
+        places = positions_in(request.spans)
+        first = int(places[0])
+        try:
+            positions = positions_of(prompt_logprobs, top_k=self._width, prompt_skip=first - 1)
+            labels = labels_of(positions.take(places - first), request.input_ids[places], self._selection)
+        except ValueError as error:
+            return _unusable(request, error)
+        return Answer(request_id=request.request_id, input_ids=request.input_ids, spans=request.spans, labels=labels)
 
     def _problem_of(self, request: Request, token_ids: NDArray[np.int32]) -> str | None:
         if len(token_ids) == 0:
@@ -312,78 +389,19 @@ class VLLMTeacher:
             return "an engine for long texts to score cannot sample on a CPU; see vllm_config._batch_bounds"
         return None
 
-    def _generate_parameters(self, request: GenerateRequest) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
 
-        values = request.sampling.to_json()
-        stop = values.pop("stop")
-        return SamplingParams(
-            **values,
-            stop=stop,
-            stop_token_ids=list(self._facts.stop_ids),
-            seed=request.seed,
-            max_tokens=request.max_tokens,
-            logprobs=self._width,
-            flat_logprobs=True,
-            extra_args={ARRAYS_KEY: self._uses_arrays},
-            detokenize=bool(stop),  # stop strings need text; without them the ids are enough
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+def _asked_ids(request: Request) -> NDArray[np.int32]:
+    return request.prompt_ids if isinstance(request, GenerateRequest) else request.input_ids
 
-    def _score_parameters(self, width: int) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
 
-        return SamplingParams(
-            max_tokens=1,  # the least there is; the token is thrown away
-            temperature=0.0,
-            prompt_logprobs=width,
-            flat_logprobs=True,
-            extra_args={ARRAYS_KEY: self._uses_arrays},
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-
-    def _to_answer(self, request: Request, output: Any) -> Answer | Refusal:
-        completion = output.outputs[0]
-        asked = request.prompt_ids if isinstance(request, GenerateRequest) else request.input_ids
-        if not np.array_equal(output.prompt_token_ids, asked):
-            raise EngineError("vLLM gave the answer to another request; labels would be of the wrong prompt")
-        if completion.finish_reason not in ("stop", "length"):
-            reason = f"the engine ended it with {completion.finish_reason!r}"
-            return Refusal(request_id=request.request_id, reason=reason)
-        try:
-            if isinstance(request, ScoreRequest):
-                places = positions_in(request.spans)
-                first = int(places[0])
-                positions = positions_of(output.prompt_logprobs, top_k=self._width, prompt_skip=first - 1)
-                return Answer(
-                    request_id=request.request_id,
-                    input_ids=request.input_ids,
-                    spans=request.spans,
-                    labels=labels_of(positions.take(places - first), request.input_ids[places], self._selection),
-                )
-            response_ids = np.array(completion.token_ids, dtype=np.int32)
-            positions = positions_of(completion.logprobs, top_k=self._width)
-            return Answer(
-                request_id=request.request_id,
-                input_ids=np.concatenate([request.prompt_ids, response_ids]),
-                spans=(
-                    TokenSpan(
-                        start=len(request.prompt_ids),
-                        stop=len(request.prompt_ids) + len(response_ids),
-                        kind=request.kind,
-                    ),
-                ),
-                labels=labels_of(positions, response_ids, self._selection),
-                finish_reason=completion.finish_reason,
-                text=completion.text if request.sampling.stop else None,
-            )
-        except ValueError as error:
-            return Refusal(request_id=request.request_id, reason=f"the engine's labels are not usable: {error}")
+def _unusable(request: Request, error: ValueError) -> Refusal:
+    return Refusal(request_id=request.request_id, reason=f"the engine's labels are not usable: {error}")
 
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
+    if (
+        len(lines) > 2 and "validation error" in lines[0]
+    ):  # pydantic says where in the second line, and what in the third
+        return f"{lines[1].strip()}: {lines[2].strip().split(' [type=')[0]}"
     return lines[0] if lines else type(error).__name__

@@ -9,6 +9,7 @@ import pytest
 
 import labelgen
 from labelgen.job.fingerprint import fingerprint_fields, response_seed
+from labelgen.teachers.constraint import Constraint
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.sampling import SamplingChoice
@@ -41,6 +42,12 @@ def fingerprint(**changes: Any) -> str:
         {"selection": Selection(top_k=3)},
         {"sampling": SamplingChoice(temperature=0.5)},
         {"sampling": SamplingChoice(stop=("x",))},
+        {"sampling": SamplingChoice(stop_ids=(7,))},
+        {"sampling": SamplingChoice(min_tokens=7)},
+        {"sampling": SamplingChoice(bad_words=("x",))},
+        {"sampling": SamplingChoice(logit_bias={7: 1.0})},
+        {"sampling": SamplingChoice(constraint=Constraint(regex="x+"))},
+        {"prefill": "Sure"},
         {"task": "score"},
     ],
     ids=str,
@@ -67,6 +74,14 @@ def test_the_models_sampling_gives_way_to_options_and_origins_are_known() -> Non
     assert SamplingChoice().resolve({"top_k": -1})[0].top_k == 0  # vLLM's way to say that it is off
 
 
+def test_the_spelling_of_a_schema_changes_no_fingerprint() -> None:
+    first, second = (
+        fingerprint(sampling=SamplingChoice(constraint=Constraint(json_schema=text)))
+        for text in ('{"type": "object", "required": []}', '{"required":[],"type":"object"}')
+    )
+    assert first == second
+
+
 def test_seeds_depend_on_run_prompt_and_response_only() -> None:
     seeds = {response_seed(run, prompt, i) for run in range(3) for prompt in ("a", "b", "a0") for i in range(4)}
     assert len(seeds) == 36 and all(0 <= seed < 2**63 for seed in seeds)
@@ -78,6 +93,8 @@ def test_seeds_depend_on_run_prompt_and_response_only() -> None:
     [
         ({"responses": 0}, "--responses must be at least 1, got 0"),
         ({"max_tokens": 0}, "--max-tokens must be at least 1"),
+        ({"max_tokens": 3, "sampling": SamplingChoice(min_tokens=4)}, "--min-tokens 4 is above --max-tokens 3"),
+        ({"prefill": ""}, "--prefill must not be empty"),
         ({"block_size": -1}, "--block-size must be at least 1, got -1"),
         ({"limit": 0}, "--limit must be at least 1"),
         ({"codec": "zip"}, "--codec must be one of"),
@@ -105,6 +122,17 @@ def test_a_spec_names_the_option_that_is_wrong(change: dict[str, Any], message: 
         (lambda: SamplingChoice(top_k=-2), "--sampling-top-k must be at least 0"),
         (lambda: SamplingChoice(min_p=2), "--sampling-min-p must be in"),
         (lambda: SamplingChoice(stop=("",)), "--stop must not be empty"),
+        (lambda: SamplingChoice(stop_ids=(-1,)), "--stop-id: a token id is at least 0, got -1"),
+        (lambda: SamplingChoice(min_tokens=-1), "--min-tokens must be at least 0, got -1"),
+        (lambda: SamplingChoice(bad_words=("",)), "--bad-word must not be empty"),
+        (lambda: SamplingChoice(logit_bias={5: 101}), r"--logit-bias 5=101: must be in \[-100, 100\]"),
+        (lambda: SamplingChoice(logit_bias={-5: 1}), "--logit-bias: a token id is at least 0, got -5"),
+        (lambda: Constraint(), "give one of --json-schema, --regex and --choice, got"),
+        (lambda: Constraint(regex="x", choices=("a",)), "got .'--regex', '--choice'."),
+        (lambda: Constraint(json_schema="{"), "--json-schema: is no JSON"),
+        (lambda: Constraint(json_schema="[]"), "--json-schema: must be a JSON object, got '.*'"),
+        (lambda: Constraint(regex=""), "--regex must not be empty"),
+        (lambda: Constraint(choices=("a", "")), "--choice must not be empty"),
         (lambda: EngineSettings(dtype="fp8"), "--dtype must be one of .*, got 'fp8'"),
         (lambda: EngineSettings(head_dtype="int4"), "--head-dtype must be one of"),
         (lambda: EngineSettings(max_model_len=1), "--max-model-len must be at least 2"),
