@@ -365,9 +365,15 @@ def _stop(column: Any) -> int:
 def read_labels(path: Path, record: int) -> tuple[list[int], list[Label]]:
     """Return the targets of one record of a shard, and its labels."""
     model = read_model(path.read_bytes(), pq.read_metadata(path))
-    columns = pq.read_table(path, columns=["input_ids", "spans", "packed_labels"]).slice(record, 1).to_pylist()
+    columns = (
+        pq.read_table(path, columns=["input_ids", "spans", "label_positions", "packed_labels"])
+        .slice(record, 1)
+        .to_pylist()
+    )
     input_ids = columns[0]["input_ids"]
-    positions = [position for span in columns[0]["spans"] for position in range(span["start"], span["stop"])]
+    positions = columns[0]["label_positions"]
+    if positions is None:
+        positions = [position for span in columns[0]["spans"] for position in range(span["start"], span["stop"])]
     targets = [input_ids[position] for position in positions]
     return targets, decode_record(columns[0]["packed_labels"], targets, model)
 

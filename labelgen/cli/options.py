@@ -197,6 +197,12 @@ prompt_options: list[Callable[[Any], Any]] = [
 
 _KEPT_OPTIONS: list[Callable[[Any], Any]] = [
     label_spans_option,
+    grouped(
+        _KEPT,
+        "--keep-positions",
+        metavar="RULE",
+        help="Soft labels of some tokens only: every:N, or entropy:SHARE, the least sure.  [default: all]",
+    ),
     grouped(_KEPT, "--top-k", type=int, help="The K most likely tokens.  [default: 64, if nothing else is kept]"),
     grouped(_KEPT, "--keep-mass", type=float, help="The fewest tokens with this probability mass, in (0, 1]."),
     grouped(_KEPT, "--min-k", type=int, help="With --keep-mass: tokens at least.  [default: 1]"),

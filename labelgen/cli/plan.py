@@ -35,6 +35,7 @@ _KEPT_NOTHING: dict[str, Any] = {
     "entropy": False,
 }
 _OF_A_JOB = {
+    "keep_positions",
     "output",
     "codec",
     "journal_dir",

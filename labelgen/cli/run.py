@@ -86,6 +86,7 @@ def build_spec(
     sample_prompts: int | None,
     sample_seed: int,
     max_rejects: str | None,
+    keep_positions: str | None = None,
     prompt_field: str | None = None,
     messages_field: str | None = None,
     text_field: str | None = None,
@@ -113,6 +114,7 @@ def build_spec(
     Raises:
         ValueError: an option is out of its range, or two exclude each other.
     """
+    from labelgen.job.kept_positions import KeptPositions
     from labelgen.job.spec import DEFAULT_TOP_K, RunSpec
     from labelgen.prompts.chat_template import ChatTemplate
     from labelgen.prompts.prompt_fields import PromptFields
@@ -175,6 +177,7 @@ def build_spec(
         ),
         chat_template=ChatTemplate(text=chat_template, arguments=arguments),
         sample=None if sample_prompts is None else PromptSample(size=sample_prompts, seed=sample_seed),
+        keep_positions=None if keep_positions is None else KeptPositions.parse(keep_positions),
         max_rejects=None if max_rejects is None else RejectLimit.parse(max_rejects),
         **of_the_spec,
     )

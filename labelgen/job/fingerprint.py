@@ -17,7 +17,8 @@ def fingerprint_fields(spec: RunSpec, facts: TeacherFacts, sampling: Sampling) -
     """Return the fields: the teacher's own (weights, precision, tokenizer, template, lengths) and the job's.
 
     Neither the prompt set, limits and the number of responses, nor codec and block size are among them: they decide
-    which records there are, not what a record says. `label_spans` is: the same record would have other labels.
+    which records there are, not what a record says. `label_spans` and `keep_positions` are: the same record would have
+    other labels.
     """
     generating = {
         "stop_ids": sorted({*facts.stop_ids, *sampling.stop_ids}),
@@ -30,6 +31,7 @@ def fingerprint_fields(spec: RunSpec, facts: TeacherFacts, sampling: Sampling) -
         "task": spec.task,
         "selection": spec.selection.to_json(),
         "label_spans": spec.label_spans,
+        **({} if spec.keep_positions is None else {"keep_positions": str(spec.keep_positions)}),
         **facts.fingerprint_fields,
         **(generating if spec.task == "generate" else {"stride": _stride(spec, facts)}),
     }

@@ -45,6 +45,7 @@ def job_options(spec: RunSpec) -> dict[str, Any]:
         "sample_prompts": None if sample is None else sample.size,
         "sample_seed": None if sample is None else sample.seed,
         "label_spans": spec.label_spans,
+        "keep_positions": None if spec.keep_positions is None else str(spec.keep_positions),
         **spec.selection.to_json(),
         "codec": spec.codec,
     }

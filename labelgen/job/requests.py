@@ -14,11 +14,13 @@ from labelgen.prompts.given_sequence import GivenSequence
 from labelgen.prompts.prompt import Prompt
 from labelgen.prompts.scored_chat import encode_turns
 from labelgen.prompts.scored_pair import encode_pair
-from labelgen.prompts.token_spans import TokenSpan, choose_spans
+from labelgen.prompts.thinking import ThinkTokens, thinking_spans
+from labelgen.prompts.token_spans import TokenSpan, choose_spans, positions_in
 from labelgen.prompts.tokenizer import PromptTokenizer, encode_prompt
 from labelgen.prompts.windows import cut_windows
 from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.teacher import Answer, GenerateRequest, Request, ScoreRequest, TeacherFacts
+from labelstore.cut import take_labels
 from labelstore.record import LabelRecord, record_id_of
 
 __all__ = ["PromptRequests"]
@@ -32,6 +34,7 @@ class PromptRequests:
     facts: TeacherFacts
     tokenizer: PromptTokenizer
     sampling: Sampling
+    think_tokens: ThinkTokens | None  # of a reasoning teacher
 
     def make(self, prompt: Prompt, name: str) -> list[Request]:
         """Return a prompt's requests, named `<name>/<response index or document offset>`.
@@ -69,30 +72,50 @@ class PromptRequests:
         return record_id_of(prompt.prompt_id, *self._identity(prompt, request_id))
 
     def to_record(self, prompt: Prompt, answer: Answer) -> LabelRecord:
-        """Return the record of an answer to one of the prompt's requests."""
+        """Return the record of an answer to one of the prompt's requests.
+
+        Raises:
+            ValueError: it has none of the spans to be labelled, or its thinking cannot be told from its answer.
+        """
         document_offset, response_index = self._identity(prompt, answer.request_id)
-        spans = choose_spans(answer.spans, self.spec.label_spans)
         given = _given(prompt, answer.request_id)
-        text = answer.text
+        spans = choose_spans(self._spans_of(answer), self.spec.label_spans)
+        positions = positions_in(spans)
+        labels, text = answer.labels, answer.text
+        if len(positions) < len(labels):  # of a response, which is one run
+            labels, text = take_labels(labels, positions - answer.first_label), None
         if given is not None:
             text = given.text if spans == list(given.spans) else None
-        elif text is None and len(spans) == 1:
-            labelled_ids = answer.input_ids[spans[0].start : spans[0].stop]
-            text = self.tokenizer.decode(labelled_ids, skip_special_tokens=document_offset is None)
-        return LabelRecord(
+        elif text is None and (self.spec.task == "generate" or len(spans) == 1):
+            text = self.tokenizer.decode(answer.input_ids[positions], skip_special_tokens=document_offset is None)
+        record = LabelRecord(
             prompt_id=prompt.prompt_id,
             response_index=response_index,
             document_offset=document_offset,
             input_ids=answer.input_ids,
             spans=np.array([[span.start, span.stop] for span in spans], dtype=np.int32),
             span_kinds=tuple(span.kind for span in spans),
-            labels=answer.labels,
+            labels=labels,
             prompt=prompt.prompt,
             messages=prompt.messages,
             text=text,
             finish_reason=answer.finish_reason if given is None else given.finish_reason,
             kept=prompt.kept,
         )
+        return record if self.spec.keep_positions is None else self.spec.keep_positions.thin(record)
+
+    def _spans_of(self, answer: Answer) -> tuple[TokenSpan, ...]:
+        """Return the labelled runs of an answer, all of them."""
+        if self.spec.task == "score" or self.think_tokens is None:
+            return answer.spans
+        spans = thinking_spans(
+            answer.input_ids,
+            answer.first_label,
+            self.think_tokens,
+            tokenizer=self.tokenizer,
+            budget=self.sampling.max_think_tokens,
+        )
+        return tuple(spans)
 
     def _identity(self, prompt: Prompt, request_id: str) -> tuple[int | None, int]:
         """Return a record's document_offset and response_index."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labelgen.job.kept_positions import KeptPositions
 from labelgen.prompts.chat_template import ChatTemplate
 from labelgen.prompts.label_spans import LABEL_SPANS, LabelSpans
 from labelgen.prompts.prompt_fields import PromptFields, Task
@@ -47,6 +48,7 @@ class RunSpec:
     chat_template: ChatTemplate = field(default_factory=ChatTemplate)
     stride: int | None = None  # score: tokens that each window of a long text labels; None: seven eighths of it
     label_spans: LabelSpans = "all"  # which tokens are labelled, of those that can be
+    keep_positions: KeptPositions | None = None  # which of them keep their soft label; None: all
     limit: int | None = None  # prompts at most, the first ones
     sample: PromptSample | None = None  # prompts at most, of all
     max_rejects: RejectLimit | None = None  # more than these end the job
@@ -83,6 +85,9 @@ class RunSpec:
             raise ValueError(
                 f"--label-spans must be one of {', '.join(known)} for labelgen {self.task}, got {self.label_spans!r}"
             )
+        keeps_by_entropy = self.keep_positions is not None and self.keep_positions.rule == "entropy"
+        if keeps_by_entropy and self.selection.draws is not None and not self.selection.entropy:
+            raise ValueError("--keep-positions entropy: draws do not say how sure the teacher is; add --entropy")
         if self.prefill == "":
             raise ValueError("--prefill must not be empty")
         if self.sampling.min_tokens > self.max_tokens:

@@ -17,11 +17,21 @@ from labelstore.entry import ENTRIES_DIR, Entry, ShardEntry
 from labelstore.errors import DamagedDatasetError, NotADatasetError
 from labelstore.header import Header
 from labelstore.manifest import read_contents, read_manifest
+from labelstore.record_choice import RecordChoice
 from labelstore.sealed_json import canonical_json, seal, unseal
 from labelstore.shard_reader import ShardReader
 from labelstore.store import LocalStore, ReadableStore, open_store
 
 __all__ = ["Plan", "Source", "make_plan"]
+
+
+_OPTIONS = {
+    "codec": "--codec",
+    "top_k": "--top-k",
+    "dropped_ids_sha256": "the hash of --drop-ids",
+    "holdout": "--holdout",
+    "only_holdout": "--only-holdout",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +65,8 @@ class Plan:
     header: Header  # of the new dataset
     codec: str
     top_k: int | None  # None: all candidates are kept
+    choice: RecordChoice  # the records that are kept
+    num_unknown_ids: int  # of the ids to be dropped, that no record has
 
     @property
     def blocks(self) -> list[tuple[str, Source, Entry]]:
@@ -64,14 +76,25 @@ class Plan:
 
     def is_copied(self, entry: Entry) -> bool:
         """Whether the block's shards stay as they are, byte by byte."""
-        return self.top_k is None and all(shard.codec == self.codec for shard in entry.shards)
+        return self.top_k is None and self.choice.keeps_all and all(shard.codec == self.codec for shard in entry.shards)
 
     def to_json(self) -> dict[str, Any]:
-        return {"codec": self.codec, "top_k": self.top_k, "sources": [source.to_json() for source in self.sources]}
+        return {
+            "codec": self.codec,
+            "top_k": self.top_k,
+            **self.choice.to_json(),
+            "sources": [source.to_json() for source in self.sources],
+        }
 
 
 def make_plan(
-    locations: Sequence[str], output_dir: Path, *, codec: str | None, top_k: int | None, labelgen_version: str
+    locations: Sequence[str],
+    output_dir: Path,
+    *,
+    codec: str | None,
+    top_k: int | None,
+    choice: RecordChoice,
+    labelgen_version: str,
 ) -> Plan:
     """Check sources, options and folder; note the conversion in the folder, or see that it is the one begun there.
 
@@ -93,6 +116,8 @@ def make_plan(
         header=replace(headers[0], labelgen_version=labelgen_version, created_at=utc_now()),
         codec=codec or _common_codec(sources),
         top_k=top_k,
+        choice=choice,
+        num_unknown_ids=0 if choice.keeps_all else _count_unknown(choice, sources),
     )
     store = LocalStore(output_dir)
     if not _is_begun(plan, store):
@@ -137,9 +162,7 @@ def _is_begun(plan: Plan, store: LocalStore) -> bool:
     old, new = unseal(store.read(CONVERSION_NAME), origin=origin), plan.to_json()
     try:
         differences = [
-            f"--{name.replace('_', '-')} was {old[name]}, is {new[name]}"
-            for name in ("codec", "top_k")
-            if old[name] != new[name]
+            f"{option} was {old[name]}, is {new[name]}" for name, option in _OPTIONS.items() if old[name] != new[name]
         ]
         if [_content(source) for source in old["sources"]] != [_content(source) for source in new["sources"]]:
             were, are = (", ".join(source["location"] for source in plan["sources"]) for plan in (old, new))
@@ -185,6 +208,22 @@ def _refuse_double_ids(sources: Sequence[Source]) -> None:
                         f"once. Nothing was written."
                     )
                 places[record_id] = place
+
+
+def _count_unknown(choice: RecordChoice, sources: Sequence[Source]) -> int:
+    """Return how many of the ids to be dropped no record has; reads the ids of all records.
+
+    Raises:
+        ValueError: no record would be left.
+    """
+    unknown, num_kept = set(choice.dropped_ids), 0
+    for _, ids in _all_ids(sources):
+        for record_id in ids:
+            unknown -= choice.names_of(record_id)
+            num_kept += choice.keeps(record_id)
+    if num_kept == 0:
+        raise ValueError("no record would be left: see --drop-ids and --holdout. Nothing was written.")
+    return len(unknown)
 
 
 def _all_ids(sources: Sequence[Source]) -> Iterator[tuple[str, list[str]]]:

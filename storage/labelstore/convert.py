@@ -25,13 +25,15 @@ from labelstore.errors import DamagedDatasetError
 from labelstore.local_files import LocalFile, remove
 from labelstore.model_source import ENOUGH_LABELS
 from labelstore.provenance import lossy_codecs, recorded_of_conversion
-from labelstore.record import LabelRecord
+from labelstore.record import LabelRecord, prompt_id_of
+from labelstore.record_choice import RecordChoice
 from labelstore.same_records import find_difference
 from labelstore.shard_reader import ShardReader
 from labelstore.store import ReadableStore, read_pieces
 
 __all__ = ["ConversionProgress", "ConversionSummary", "ConversionWatcher", "SilentWatcher", "convert_datasets"]
 
+ALL_RECORDS = RecordChoice()
 _TRAINING_ROW_GROUPS = 32  # a model is trained on labels from so many places of the sources
 
 
@@ -86,12 +88,14 @@ def convert_datasets(
     *,
     codec: str | None = None,
     top_k: int | None = None,
+    choice: RecordChoice = ALL_RECORDS,
     labelgen_version: str,
     watcher: ConversionWatcher,
 ) -> ConversionSummary:
     """Convert finished datasets (folders or fsspec URLs) into one new dataset in a local folder.
 
-    `codec` None keeps the sources' codec, `top_k` None all candidates. Run again, it goes on with what is missing.
+    `codec` None keeps the sources' codec, `top_k` None all candidates; `choice` says which records are kept. Run again,
+    it goes on with what is missing.
 
     Raises:
         ValueError: the options ask for what cannot be, or a record is in the sources twice.
@@ -101,7 +105,7 @@ def convert_datasets(
     if codec is not None:
         codec_named(codec)
     output_dir = Path(output_dir)
-    plan = make_plan(locations, output_dir, codec=codec, top_k=top_k, labelgen_version=labelgen_version)
+    plan = make_plan(locations, output_dir, codec=codec, top_k=top_k, choice=choice, labelgen_version=labelgen_version)
     return _Conversion(plan, output_dir, watcher).run()
 
 
@@ -154,8 +158,11 @@ class _Conversion:
 
     def _warnings(self) -> list[str]:
         """Say aloud what a user may not have meant."""
-        if self._codec.is_exact:
-            return []
+        unknown = self._plan.num_unknown_ids
+        warnings = [f"{unknown:,} of the ids in --drop-ids are in no record"] if unknown else []
+        return warnings if self._codec.is_exact else warnings + self._warn_of_losses()
+
+    def _warn_of_losses(self) -> list[str]:
         lossy = sorted(
             {
                 codec
@@ -210,7 +217,7 @@ class _Conversion:
         self._writer.publish_shards(
             block,
             shards,
-            num_prompts=entry.num_prompts,
+            num_prompts=entry.num_prompts - self._num_dropped_prompts(source, entry),
             num_rejected=entry.num_rejected,
             num_refused=entry.num_refused,
             recorded=recorded_of_conversion(
@@ -259,7 +266,22 @@ class _Conversion:
             for index in range(reader.num_row_groups):
                 row_group = reader.row_group(index)
                 for record in row_group:
-                    yield self._cut(record), row_group.whole_tolerance(record)
+                    if self._plan.choice.keeps(record.record_id):
+                        yield self._cut(record), row_group.whole_tolerance(record)
+
+    def _num_dropped_prompts(self, source: Source, entry: Entry) -> int:
+        """Return how many prompts of a block lose all of their records."""
+        if self._plan.choice.keeps_all:
+            return 0
+        had: set[str] = set()
+        have: set[str] = set()
+        for shard in entry.shards:
+            reader = ShardReader(source.store, shard)
+            for index in range(reader.num_row_groups):
+                ids = reader.record_ids(index)
+                had.update(map(prompt_id_of, ids))
+                have.update(prompt_id_of(record_id) for record_id in ids if self._plan.choice.keeps(record_id))
+        return len(had) - len(have)
 
     def _cut(self, record: LabelRecord) -> LabelRecord:
         if self._plan.top_k is None:
@@ -284,7 +306,10 @@ class _Conversion:
             row_group = ShardReader(source.store, shard).row_group(index)
             wanted = ENOUGH_LABELS // len(chosen)
             for row in np.random.default_rng(int(i)).permutation(len(row_group)):
-                record = self._cut(row_group.record(int(row)))
+                record = row_group.record(int(row))
+                if not self._plan.choice.keeps(record.record_id):
+                    continue
+                record = self._cut(record)
                 sample.append(record)
                 wanted -= len(record.labels)
                 if wanted <= 0:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelstore.header import Header
 from labelstore.labels import Labels, tail_mass_of
 from labelstore.selection import Selection
 
-__all__ = ["cut_header", "cut_labels", "cut_selection"]
+__all__ = ["cut_header", "cut_labels", "cut_selection", "take_labels"]
 
 
 def cut_selection(selection: Selection, top_k: int) -> Selection:
@@ -49,6 +50,23 @@ def cut_header(header: Header, top_k: int) -> Header:
         ValueError: as `cut_selection`.
     """
     return header.with_selection(cut_selection(header.selection, top_k))
+
+
+def take_labels(labels: Labels, rows: NDArray[np.int64]) -> Labels:
+    """Return some of the labels of a record, in the order of `rows`."""
+    sizes = np.diff(labels.candidate_offsets)[rows]
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    candidates = np.repeat(labels.candidate_offsets[:-1][rows] - offsets[:-1], sizes) + np.arange(offsets[-1])
+    return Labels(
+        token_ids=labels.token_ids.reshape(-1)[candidates],
+        logprobs=labels.logprobs.reshape(-1)[candidates],
+        candidate_offsets=offsets,
+        target_logprobs=labels.target_logprobs[rows],
+        target_ranks=labels.target_ranks[rows],
+        tail_mass=labels.tail_mass[rows],
+        draw_counts=None if labels.draw_counts is None else labels.draw_counts.reshape(-1)[candidates],
+        entropy=None if labels.entropy is None else labels.entropy[rows],
+    )
 
 
 def cut_labels(labels: Labels, top_k: int) -> Labels:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labelstore.labels import Labels
 
-__all__ = ["SPAN_KINDS", "LabelRecord", "SpanKind", "record_id_of"]
+__all__ = ["SPAN_KINDS", "LabelRecord", "SpanKind", "prompt_id_of", "record_id_of"]
 
 SpanKind = Literal[
     "text",  # text that was given to be read, for its own sake
@@ -39,7 +39,8 @@ class LabelRecord:
     input_ids: NDArray[np.int32]  # [T], prompt and response, special tokens as the teacher read and wrote them
     spans: NDArray[np.int32]  # [S, 2], (start, stop) of the labelled runs, rising, not overlapping, start >= 1
     span_kinds: tuple[SpanKind, ...]  # [S], what each span is
-    labels: Labels  # N = the spans' summed length
+    labels: Labels  # N = the spans' summed length, or that of label_positions
+    label_positions: NDArray[np.int32] | None = None  # [N], rising: where only these of the spans' tokens have a label
     response_index: int = 0
     document_offset: int | None = None  # scored text: which token of the document the first label is about
     prompt: str | None = None  # the prompt, where it was text
@@ -63,9 +64,10 @@ class LabelRecord:
             raise self._error(
                 f"spans must lie in [1, {len(self.input_ids)}], as token 0 has no context; got {self.spans.tolist()}"
             )
-        num_labelled = int((self.spans[:, 1] - self.spans[:, 0]).sum())
-        if num_labelled != len(self.labels):
-            raise self._error(f"spans cover {num_labelled} tokens, but there are {len(self.labels)} labels")
+        if self.label_positions is not None:
+            self._check_label_positions(self.label_positions)
+        elif (num_tokens := int((self.spans[:, 1] - self.spans[:, 0]).sum())) != len(self.labels):
+            raise self._error(f"spans cover {num_tokens} tokens, but there are {len(self.labels)} labels")
         if len(self.span_kinds) != len(self.spans):
             raise self._error(f"{len(self.spans)} spans need as many span_kinds, got {len(self.span_kinds)}")
         for kind in self.span_kinds:
@@ -80,9 +82,24 @@ class LabelRecord:
         """The record's name, unique in a dataset: prompt#response, or document@offset for scored text."""
         return record_id_of(self.prompt_id, self.document_offset, self.response_index)
 
+    def _check_label_positions(self, chosen: NDArray[np.int32]) -> None:
+        if chosen.dtype != np.int32 or chosen.ndim != 1:
+            raise self._error(f"label_positions must be int32 [N], got {chosen.dtype} {chosen.shape}")
+        if len(chosen) != len(self.labels):
+            raise self._error(f"{len(chosen)} label_positions need as many labels, got {len(self.labels)}")
+        is_bad = ~np.isin(chosen, self.span_positions)
+        is_bad[1:] |= chosen[1:] <= chosen[:-1]
+        if is_bad.any():
+            raise self._error(f"label_positions must rise and lie in the spans, got {chosen[is_bad][0]}")
+
     @property
     def positions(self) -> NDArray[np.int64]:
         """Where each label's target stands in input_ids [N]."""
+        return self.span_positions if self.label_positions is None else self.label_positions.astype(np.int64)
+
+    @property
+    def span_positions(self) -> NDArray[np.int64]:
+        """Where the tokens of all spans stand in input_ids: the hard labels, whether they have a label or not."""
         if len(self.spans) == 0:
             return np.zeros(0, dtype=np.int64)
         return np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in self.spans])
@@ -138,3 +155,8 @@ def record_id_of(prompt_id: str, document_offset: int | None, response_index: in
     if document_offset is not None:
         return f"{prompt_id}@{document_offset}"
     return f"{prompt_id}#{response_index}"
+
+
+def prompt_id_of(record_id: str) -> str:
+    """Return the prompt's part of a record's name."""
+    return record_id[: max(record_id.rfind("#"), record_id.rfind("@"))]

@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from labelstore.dataset import LabelDataset
+from labelstore.holdout import check_holdout, is_held_out
 from labelstore.schema import flat_list
 from labelstore.shard_reader import RowGroup
 
 __all__ = ["RecordFilter", "select_records"]
 
-_HARD_COLUMNS = ("finish_reason", "input_ids", "spans")
+_HARD_COLUMNS = ("prompt_id", "finish_reason", "input_ids", "spans", "label_positions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +37,18 @@ class RecordFilter:
     min_labels: int = 0
     min_mean_logprob: float | None = None  # of the targets, in nats
     min_mean_kept_mass: float | None = None  # of the candidates
+    holdout: float | None = None  # share of the prompts whose records do not pass
+    only_holdout: bool = False  # ... or that alone pass
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < self.min_tokens:
             raise ValueError(f"max_tokens {self.max_tokens} is below min_tokens {self.min_tokens}")
         if self.min_mean_logprob is not None and not self.min_mean_logprob <= 0:
             raise ValueError(f"min_mean_logprob is in nats, at most 0, got {self.min_mean_logprob}")
+        if self.holdout is not None:
+            check_holdout(self.holdout)
+        elif self.only_holdout:
+            raise ValueError("only_holdout takes what holdout leaves out; give a share")
         if self.min_mean_kept_mass is not None and not 0 <= self.min_mean_kept_mass <= 1:
             raise ValueError(f"min_mean_kept_mass is a probability mass in [0, 1], got {self.min_mean_kept_mass}")
 
@@ -65,12 +72,17 @@ class RecordFilter:
         if self.finish_reasons is not None:
             reasons = pa.array(sorted(self.finish_reasons), pa.string())
             is_passing &= pc.is_in(table.column("finish_reason"), value_set=reasons).to_numpy()
+        if self.holdout is not None:
+            held_out = [is_held_out(name, self.holdout) for name in table.column("prompt_id").to_pylist()]
+            is_passing &= np.array(held_out) == self.only_holdout
         if self.min_labels:
             spans = table.column("spans").combine_chunks()
             lengths = pc.subtract(spans.values.field("stop"), spans.values.field("start")).to_numpy()
             so_far = np.concatenate([[0], np.cumsum(lengths)])
             edges = spans.offsets.to_numpy()
-            is_passing &= so_far[edges[1:]] - so_far[edges[:-1]] >= self.min_labels
+            in_spans = so_far[edges[1:]] - so_far[edges[:-1]]
+            chosen = pc.list_value_length(table.column("label_positions"))
+            is_passing &= pc.coalesce(chosen, pa.array(in_spans, pa.int32())).to_numpy() >= self.min_labels
         return np.asarray(is_passing, dtype=np.bool_)
 
     def passing_means(self, group: RowGroup, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -42,7 +42,7 @@ def find_difference(got: LabelRecord, wanted: LabelRecord, *, tolerance: NDArray
         left, right = getattr(got, name), getattr(wanted, name)
         if left != right and _spelled(left) != _spelled(right):  # NaN differs from itself
             return f"{name} differs"
-    for name in ("input_ids", "spans"):
+    for name in ("input_ids", "spans", "positions"):
         if not np.array_equal(getattr(got, name), getattr(wanted, name)):
             return f"{name} differs"
     return _find_label_difference(got.labels, wanted.labels, tolerance)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from labelstore.record import LabelRecord
 
-__all__ = ["HARD_FIELDS", "HardColumns", "hard_columns", "leaf_paths", "list_column"]
+__all__ = ["HARD_FIELDS", "HardColumns", "LabelPositions", "hard_columns", "leaf_paths", "list_column"]
 
 _SPAN = pa.struct(
     [
@@ -42,6 +42,7 @@ HARD_FIELDS = [
     pa.field("kept", pa.string()),  # a JSON object
     pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
     pa.field("spans", pa.list_(_SPAN), nullable=False),
+    pa.field("label_positions", pa.list_(pa.int32())),  # where not all tokens of the spans have a label
 ]
 
 
@@ -86,6 +87,7 @@ def hard_columns(records: Sequence[LabelRecord]) -> list[pa.Array]:
             pa.array(np.concatenate([record.input_ids for record in records]), pa.int32()),
         ),
         pa.array([_spans_to_rows(record) for record in records], pa.list_(_SPAN)),
+        pa.array([record.label_positions for record in records], pa.list_(pa.int32())),
     ]
 
 
@@ -112,11 +114,13 @@ class HardColumns:
                 raise ValueError(
                     f"column {field.name!r} must be {field.type}, is {table.schema.field(field.name).type}"
                 )
-        self._plain = table.select([field.name for field in HARD_FIELDS if field.name not in ("input_ids", "spans")])
+        arrays = ("input_ids", "spans", "label_positions")
+        self._plain = table.select([field.name for field in HARD_FIELDS if field.name not in arrays])
         self._ids_offsets, self._ids = flat_list(table, "input_ids")
         spans = table.column("spans").combine_chunks()
         self._spans_offsets = spans.offsets.to_numpy()
         self._spans = spans.values
+        self._label_positions = LabelPositions(table)
 
     def record_fields(self, row: int) -> dict[str, object]:
         """Return the arguments of LabelRecord, but for its labels, that stand in a row."""
@@ -137,7 +141,24 @@ class HardColumns:
         edges = [(span["start"], span["stop"]) for span in spans]
         fields["spans"] = np.array(edges, dtype=np.int32).reshape(-1, 2)
         fields["span_kinds"] = tuple(span["kind"] for span in spans)
+        fields["label_positions"] = self._label_positions.row(row)
         return fields
+
+
+class LabelPositions:
+    """The column `label_positions` of one row group."""
+
+    def __init__(self, table: pa.Table) -> None:
+        column = table.column("label_positions").combine_chunks()
+        self._is_there = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count < len(column) else None
+        self._offsets, self._positions = column.offsets.to_numpy(), column.values.to_numpy(zero_copy_only=True)
+
+    def row(self, row: int) -> NDArray[np.int32] | None:
+        """Return a record's; None where all tokens of its spans have a label."""
+        if self._is_there is None or not self._is_there[row]:
+            return None
+        chosen: NDArray[np.int32] = self._positions[self._offsets[row] : self._offsets[row + 1]]
+        return chosen
 
 
 def flat_list(table: pa.Table, name: str) -> tuple[NDArray[np.int64], NDArray[np.generic]]:

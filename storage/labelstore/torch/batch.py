@@ -18,13 +18,14 @@ IGNORED = -100  # the hard label of a token without one, as torch's cross_entrop
 class Batch:
     """B rows of L tokens: a record each where padded, several in a row where packed.
 
-    `labels` are hard labels as Transformers has them: at a token's own place, to be shifted by the model's loss.
+    `labels` are hard labels as Transformers has them: at a token's own place, to be shifted by the model's loss. All
+    tokens of the spans are there, also where only some of them have a soft label.
     """
 
     input_ids: torch.Tensor  # int64 [B, L]
     position_ids: torch.Tensor  # int64 [B, L], from 0 at the start of each record; 0 in padding
     attention_mask: torch.Tensor  # int64 [B, L], 1 on tokens of records
-    labels: torch.Tensor  # int64 [B, L], IGNORED on tokens that are not labelled
+    labels: torch.Tensor  # int64 [B, L], IGNORED on tokens outside the spans
     cu_seqlens: torch.Tensor  # int32 [S + 1], where each sequence begins in input_ids.view(-1), padding runs included
     soft: SoftLabels  # P labels; soft.rows count rows of logits.view(-1, V)
     record_ids: tuple[str, ...]  # in the order of their tokens

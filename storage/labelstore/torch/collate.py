@@ -135,13 +135,16 @@ class _Layout:
         soft = stack_labels(
             laid, starts=starts, lengths=lengths, selection=self._selection, vocab_size=self._vocab_size
         )
-        labels = torch.full((shape[0] * shape[1],), IGNORED)
-        labels[soft.rows + 1] = soft.target_ids
+        labels = np.full(shape[0] * shape[1], IGNORED, dtype=np.int64)
+        for record, start, length in zip(laid, starts, lengths, strict=True):
+            hard = record.span_positions
+            hard = hard[: np.searchsorted(hard, length)]
+            labels[start + hard] = record.input_ids[hard]
         return Batch(
             input_ids=torch.from_numpy(input_ids),
             position_ids=torch.from_numpy(position_ids),
             attention_mask=torch.from_numpy(is_token),
-            labels=labels.view(shape),
+            labels=torch.from_numpy(labels.reshape(shape)),
             cu_seqlens=torch.tensor(edges, dtype=torch.int32),
             soft=soft,
             record_ids=tuple(record.record_id for record in laid),

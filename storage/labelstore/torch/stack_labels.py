@@ -118,9 +118,9 @@ def _with_lost(
 def _kinds(taken: Sequence[tuple[LabelRecord, NDArray[np.int64], int]]) -> NDArray[np.int64]:
     """Return what span each label stands in [P], as a place in SPAN_KINDS."""
     codes = []
-    for record, _, count in taken:
+    for record, positions, count in taken:
         of_spans = np.array([SPAN_KINDS.index(kind) for kind in record.span_kinds], dtype=np.int64)
-        codes.append(np.repeat(of_spans, record.spans[:, 1] - record.spans[:, 0])[:count])
+        codes.append(of_spans[np.searchsorted(record.spans[:, 0], positions[:count], side="right") - 1])
     return np.concatenate(codes)
 
 

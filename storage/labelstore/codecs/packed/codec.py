@@ -26,7 +26,7 @@ from labelstore.codecs.packed.model import Model
 from labelstore.codecs.tally import Tally
 from labelstore.labels import Labels
 from labelstore.record import LabelRecord
-from labelstore.schema import flat_list
+from labelstore.schema import LabelPositions, flat_list
 
 __all__ = ["PackedCodec", "PackedDecoder", "PackedEncoder", "PackedLabels"]
 
@@ -135,6 +135,7 @@ class PackedLabels:
         self._spans_offsets = spans.offsets.to_numpy()
         self._starts = spans.values.field("start").to_numpy()
         self._stops = spans.values.field("stop").to_numpy()
+        self._label_positions = LabelPositions(table)
         self._decoded: list[Labels | ValueError] | None = None
 
     def row(self, row: int) -> Labels:
@@ -162,7 +163,11 @@ class PackedLabels:
         return self._content[self._offsets[row] : self._offsets[row + 1]]
 
     def _target_ids(self, row: int) -> NDArray[np.int32]:
-        ids = self._ids[self._ids_offsets[row] : self._ids_offsets[row + 1]]
+        ids: NDArray[np.int32] = self._ids[self._ids_offsets[row] : self._ids_offsets[row + 1]].astype(
+            np.int32, copy=False
+        )
+        if (chosen := self._label_positions.row(row)) is not None:
+            return ids[chosen[(chosen >= 0) & (chosen < len(ids))]]
         first, stop = self._spans_offsets[row], self._spans_offsets[row + 1]
         spans = zip(self._starts[first:stop], self._stops[first:stop], strict=True)
         targets = [ids[start:stop] for start, stop in spans if 0 <= start <= stop <= len(ids)]
