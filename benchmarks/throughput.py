@@ -48,7 +48,13 @@ class Workload:
 
     def _make(self, spec: labelgen.RunSpec) -> Iterator[Request]:
         sampling, _ = spec.sampling.resolve(self.teacher.facts.sampling_defaults)
-        maker = PromptRequests(spec=spec, facts=self.teacher.facts, tokenizer=self.teacher.tokenizer, sampling=sampling)
+        maker = PromptRequests(
+            spec=spec,
+            facts=self.teacher.facts,
+            tokenizer=self.teacher.tokenizer,
+            sampling=sampling,
+            think_tokens=None,
+        )
         for source in find_sources(spec.sources, task=spec.task, fields=spec.fields):
             for row, prompt in enumerate(read_prompts(source)):
                 if isinstance(prompt, Prompt):

@@ -265,6 +265,20 @@ response_options: list[Callable[[Any], Any]] = [
     ),
     grouped(_RESPONSES, "--seed", type=int, default=0, show_default=True, help="Seed of the run's sampling."),
     grouped(
+        _RESPONSES,
+        "--think-tokens",
+        nargs=2,
+        metavar="START END",
+        help="Tokens around a teacher's thinking.  [default: <think> </think> and the like, where it has them]",
+    ),
+    grouped(
+        _RESPONSES,
+        "--max-think-tokens",
+        type=int,
+        metavar="N",
+        help="End the thinking behind N tokens.  [default: never]",
+    ),
+    grouped(
         _CONSTRAINTS,
         "--json-schema",
         type=TEXT_FILE,

@@ -107,6 +107,7 @@ def build_spec(
     json_schema: str | None = None,
     regex: str | None = None,
     choices: Sequence[str] = (),
+    max_think_tokens: int | None = None,
     **of_the_spec: Any,
 ) -> RunSpec:
     """Return the run that the options describe.
@@ -169,6 +170,7 @@ def build_spec(
             min_tokens=min_tokens,
             bad_words=tuple(bad_words),
             logit_bias=dict(logit_bias),
+            max_think_tokens=max_think_tokens,
             constraint=(
                 Constraint(json_schema=json_schema, regex=regex, choices=tuple(choices))
                 if (json_schema, regex, tuple(choices)) != (None, None, ())

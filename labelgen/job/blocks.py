@@ -105,7 +105,7 @@ class BlockCollector:
         self._close_if_complete(block, state)
         if isinstance(response, LabelRecord):
             return response
-        self._count_reject(answer.reason if isinstance(answer, Refusal) else "its labels contradict themselves")
+        self._count_reject(response.reason)
         return None
 
     def take_complete(self) -> list[tuple[str, list[Reject]]]:
@@ -143,7 +143,10 @@ class BlockCollector:
             reason = f"{kind} {number}: {answer.reason}"
             return RefusedResponse(prompt_id=prompt.prompt_id, record_id=record_id, reason=reason)
         self._num_answers += 1
-        record = self._requests.to_record(prompt, answer)
+        try:
+            record = self._requests.to_record(prompt, answer)
+        except ValueError as error:
+            return RefusedResponse(prompt_id=prompt.prompt_id, record_id=record_id, reason=f"{record_id}: {error}")
         problem = next(find_problems(record, vocab_size=self._requests.facts.vocab_size), None)
         if problem is None:
             return record

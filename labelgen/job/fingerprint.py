@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from labelgen.job.spec import RunSpec
+from labelgen.prompts.thinking import ThinkTokens
 from labelgen.prompts.windows import window_stride
 from labelgen.teachers.sampling import Sampling
 from labelgen.teachers.teacher import TeacherFacts
@@ -13,7 +14,9 @@ from labelgen.teachers.teacher import TeacherFacts
 __all__ = ["fingerprint_fields", "response_seed"]
 
 
-def fingerprint_fields(spec: RunSpec, facts: TeacherFacts, sampling: Sampling) -> dict[str, Any]:
+def fingerprint_fields(
+    spec: RunSpec, facts: TeacherFacts, sampling: Sampling, *, think_tokens: ThinkTokens | None = None
+) -> dict[str, Any]:
     """Return the fields: the teacher's own (weights, precision, tokenizer, template, lengths) and the job's.
 
     Neither the prompt set, limits and the number of responses, nor codec and block size are among them: they decide
@@ -25,6 +28,7 @@ def fingerprint_fields(spec: RunSpec, facts: TeacherFacts, sampling: Sampling) -
         "sampling": sampling.to_json(),
         "run_seed": spec.seed,
         "max_tokens": spec.max_tokens,
+        **({} if think_tokens is None else {"think_tokens": [think_tokens.start_id, think_tokens.end_id]}),
         **({} if spec.prefill is None else {"prefill": spec.prefill}),
     }
     return {

@@ -56,6 +56,8 @@ def job_options(spec: RunSpec) -> dict[str, Any]:
             "responses": spec.responses,
             "max_tokens": spec.max_tokens,
             "prefill": spec.prefill,
+            "think_tokens": None if spec.think_tokens is None else list(spec.think_tokens),
+            "max_think_tokens": sampling.max_think_tokens,
             "temperature": sampling.temperature,
             "sampling_top_p": sampling.top_p,
             "sampling_top_k": sampling.top_k,

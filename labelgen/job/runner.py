@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from labelgen.prompts.prompt import Prompt
 from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
 from labelgen.prompts.sources import find_sources
+from labelgen.prompts.thinking import find_think_tokens
 from labelgen.prompts.token_spans import kinds_of
 from labelgen.rescore.at_end import rescore_at_end
+from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.teacher import EngineError, Teacher
 from labelstore.codecs import codec_named
 from labelstore.dataset_writer import DatasetWriter, check_folder, make_folder, utc_now
@@ -97,15 +100,22 @@ class Job:
         if spec.task == "generate":
             self._teacher.check_sampling(sampling)
         self._sampling = sampling
+        think_tokens = None
+        if spec.task == "generate":
+            think_tokens = find_think_tokens(self._teacher.tokenizer, spec.think_tokens)
         self._requests = PromptRequests(
-            spec=spec, facts=self._facts, tokenizer=self._teacher.tokenizer, sampling=sampling
+            spec=spec,
+            facts=self._facts,
+            tokenizer=self._teacher.tokenizer,
+            sampling=sampling,
+            think_tokens=think_tokens,
         )
         self._header = Header(
             task=spec.task,
             teacher=spec.teacher,
             vocab_size=self._facts.vocab_size,
             selection=spec.selection,
-            fingerprint_fields=fingerprint_fields(spec, self._facts, sampling),
+            fingerprint_fields=fingerprint_fields(spec, self._facts, sampling, think_tokens=think_tokens),
             labelgen_version=labelgen.__version__,
             created_at=utc_now(),
         )
@@ -333,11 +343,20 @@ def _load_teacher(spec: RunSpec) -> Teacher:
     return VLLMTeacher(
         spec.teacher,
         selection=spec.selection,
-        settings=spec.engine,
+        settings=_engine_settings(spec),
         log_path=spec.output_dir / ENGINE_LOG,
         for_scoring=spec.task == "score",
         chat_template=spec.chat_template,
     )
+
+
+def _engine_settings(spec: RunSpec) -> EngineSettings:
+    """Return how the engine is started: with the tokens whose distance it is to bound, where there is a budget."""
+    if spec.think_tokens is None or spec.sampling.max_think_tokens is None:
+        return spec.engine
+    start, end = spec.think_tokens
+    marks = {"reasoning_start_str": start, "reasoning_end_str": end}
+    return replace(spec.engine, engine_args={**spec.engine.engine_args, "reasoning_config": marks})
 
 
 def _why_none(ingest: Ingest, root: Path) -> str:

@@ -19,9 +19,6 @@ from labelstore.selection import Selection
 
 __all__ = ["RunSpec"]
 
-# What can be told apart, of what each task gives.
-_LABEL_SPANS: dict[Task, tuple[LabelSpans, ...]] = {"generate": ("all",), "score": LABEL_SPANS}
-
 DEFAULT_TOP_K = 64
 # The unit of work. See docs/jobs.md for the arithmetic.
 DEFAULT_BLOCK_SIZE = 2048
@@ -61,6 +58,7 @@ class RunSpec:
     sampling: SamplingChoice = field(default_factory=SamplingChoice)  # generate only, as all that follow
     responses: int = 1  # to each prompt
     max_tokens: int = DEFAULT_MAX_TOKENS  # in a response
+    think_tokens: tuple[str, str] | None = None  # that begin and end thinking; None: as the tokenizer is known by
     prefill: str | None = None  # the beginning of each response, given and not labelled
     seed: int = 0
 
@@ -81,13 +79,13 @@ class RunSpec:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if self.limit is not None and self.sample is not None:
             raise ValueError("--limit takes the first prompts and --sample-prompts some of all; give one of them")
-        if self.label_spans not in (known := _LABEL_SPANS[self.task]):
-            raise ValueError(
-                f"--label-spans must be one of {', '.join(known)} for labelgen {self.task}, got {self.label_spans!r}"
-            )
+        if self.label_spans not in LABEL_SPANS:
+            raise ValueError(f"--label-spans must be one of {', '.join(LABEL_SPANS)}, got {self.label_spans!r}")
         keeps_by_entropy = self.keep_positions is not None and self.keep_positions.rule == "entropy"
         if keeps_by_entropy and self.selection.draws is not None and not self.selection.entropy:
             raise ValueError("--keep-positions entropy: draws do not say how sure the teacher is; add --entropy")
+        if self.sampling.max_think_tokens is not None and self.think_tokens is None:
+            raise ValueError("--max-think-tokens needs --think-tokens START END, which the engine is started with")
         if self.prefill == "":
             raise ValueError("--prefill must not be empty")
         if self.sampling.min_tokens > self.max_tokens:

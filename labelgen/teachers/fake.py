@@ -111,8 +111,8 @@ class FakeTeacher:
         return self._tokenizer
 
     def check_sampling(self, sampling: Sampling) -> None:
-        if sampling.constraint is not None or sampling.bad_words:
-            raise ValueError("the fake teacher knows neither grammars nor bad words")
+        if sampling.constraint is not None or sampling.bad_words or sampling.max_think_tokens:
+            raise ValueError("the fake teacher knows neither grammars nor bad words, and does not think")
 
     def start(self) -> None:
         pass

@@ -39,6 +39,7 @@ class Sampling:
     bad_words: tuple[str, ...] = ()  # that a response must not hold
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of some ids
     constraint: Constraint | None = None  # the form that it must have
+    max_think_tokens: int | None = None  # the engine ends the thinking of a reasoning teacher behind so many
 
     @property
     def is_constrained(self) -> bool:
@@ -52,6 +53,7 @@ class Sampling:
             "min_tokens": self.min_tokens,
             "bad_words": list(self.bad_words),
             "logit_bias": {str(token_id): bias for token_id, bias in sorted(self.logit_bias.items())},
+            "max_think_tokens": self.max_think_tokens,
             "constraint": None if self.constraint is None else self.constraint.to_json(),
         }
         numbers = {name: getattr(self, name) for name in _NEUTRAL}
@@ -72,6 +74,7 @@ class SamplingChoice:
     bad_words: tuple[str, ...] = ()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     constraint: Constraint | None = None
+    max_think_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not 0 <= self.temperature < float("inf"):
@@ -86,6 +89,8 @@ class SamplingChoice:
             raise ValueError("--stop must not be empty")
         if "" in self.bad_words:
             raise ValueError("--bad-word must not be empty")
+        if self.max_think_tokens is not None and self.max_think_tokens < 1:
+            raise ValueError(f"--max-think-tokens must be at least 1, got {self.max_think_tokens}")
         if self.min_tokens < 0:
             raise ValueError(f"--min-tokens must be at least 0, got {self.min_tokens}")
         for option, ids in (("--stop-id", self.stop_ids), ("--logit-bias", tuple(self.logit_bias))):
@@ -106,5 +111,5 @@ class SamplingChoice:
         }
         numbers: dict[str, Any] = {name: float(value) for name, value in values.items()}  # 1 and 1.0 are one setting
         numbers["top_k"] = max(int(values["top_k"]), 0)
-        given = ("stop", "stop_ids", "min_tokens", "bad_words", "logit_bias", "constraint")
+        given = ("stop", "stop_ids", "min_tokens", "bad_words", "logit_bias", "constraint", "max_think_tokens")
         return Sampling(**{name: getattr(self, name) for name in given}, **numbers), origins

@@ -76,6 +76,7 @@ def _of_sampling(sampling: Sampling, **others: Any) -> Any:
         frequency_penalty=sampling.frequency_penalty,
         stop=list(sampling.stop),
         bad_words=list(sampling.bad_words),
+        thinking_token_budget=sampling.max_think_tokens,
         logit_bias=dict(sampling.logit_bias) or None,
         structured_outputs=None if sampling.constraint is None else _structured(sampling.constraint),
         output_kind=_final_only(),
