@@ -5,7 +5,8 @@
 
 Requests are seeded, so that every variant writes the same tokens. Variants of generating: no log-probabilities; what
 the engine's own top-k costs (arrays, thrown away); ours, to the disk; flat lists and dicts, as people do it by hand.
-Variants of scoring: bare prompt log-probabilities thrown away; ours.
+Variants of scoring: bare prompt log-probabilities thrown away; ours. Reasoning and constrained responses: no
+log-probabilities; ours, which for constrained ones has the teacher read each response again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ import labelstore
 from labelgen.job.requests import PromptRequests
 from labelgen.prompts.prompt import Prompt
 from labelgen.prompts.sources import find_sources, read_prompts
+from labelgen.teachers.constraint import Constraint
 from labelgen.teachers.engine_settings import EngineSettings
+from labelgen.teachers.sampling import SamplingChoice
 from labelgen.teachers.teacher import GenerateRequest, Request
 from labelgen.teachers.vllm_logprobs import ARRAYS_KEY
 from labelgen.teachers.vllm_teacher import VLLMTeacher
@@ -36,6 +39,14 @@ from teachers import fetch_teacher
 ROOT = Path(__file__).resolve().parent.parent
 GENERATE_VARIANTS = ("no logprobs", "engine's top-k, thrown away", "labelgen, on disk", "flat lists", "dicts")
 SCORE_VARIANTS = ("prompt logprobs, thrown away", "labelgen, on disk")
+VARIANTS = {
+    "generate": GENERATE_VARIANTS,
+    "score": SCORE_VARIANTS,
+    "reasoning": ("no logprobs", "labelgen, on disk"),
+    "constrained": ("no logprobs", "labelgen, on disk"),
+}
+THINK_TOKENS = ("<file_sep>", "<repo_name>")  # stand in for those of the demo teacher, which does not think
+CONSTRAINT = Constraint(regex="[a-zA-Z ,.]{400}")
 
 
 class Workload:
@@ -82,7 +93,7 @@ class Workload:
             for output in engine.step():
                 if output.finished:
                     num_in_flight -= 1
-                    num_tokens += len(output.outputs[0].token_ids) if task == "generate" else 0
+                    num_tokens += len(output.outputs[0].token_ids) if task != "score" else 0
         return num_tokens
 
     def run_ours(self, task: str) -> int:
@@ -112,25 +123,38 @@ def make_specs(
     texts: Sequence[str],
     max_tokens: int,
     work_dir: Path,
+    think_tokens: tuple[str, str] | None = None,
 ) -> dict[str, labelgen.RunSpec]:
-    """Return the two jobs, by task."""
+    """Return the jobs, by kind. `think_tokens` are for a teacher that does not think: each response begins with one."""
     common: dict[str, Any] = {"teacher": teacher, "selection": selection, "rescore_at_end": 0}
-    generated, scored = work_dir / "generated", work_dir / "scored"
+
+    def generate(kind: str, **changes: Any) -> labelgen.RunSpec:
+        return labelgen.RunSpec(
+            task="generate",
+            sources=(prompts,),
+            output_dir=work_dir / kind,
+            max_tokens=max_tokens,
+            **{**common, **changes},
+        )
+
     return {
-        "generate": labelgen.RunSpec(
-            task="generate", sources=(prompts,), output_dir=generated, max_tokens=max_tokens, **common
+        "generate": generate("generate"),
+        "score": labelgen.RunSpec(task="score", sources=tuple(texts), output_dir=work_dir / "score", **common),
+        "reasoning": generate(
+            "reasoning", think_tokens=think_tokens, prefill=None if think_tokens is None else think_tokens[0]
         ),
-        "score": labelgen.RunSpec(task="score", sources=tuple(texts), output_dir=scored, **common),
+        "constrained": generate("constrained", sampling=SamplingChoice(constraint=CONSTRAINT)),
     }
 
 
 def measure(workload: Workload, num_rounds: int) -> dict[str, dict[str, list[float]]]:
     """Return tokens/s of each variant in each round, the variants interleaved."""
-    rates: dict[str, dict[str, list[float]]] = {"generate": {}, "score": {}}
+    rates: dict[str, dict[str, list[float]]] = {kind: {} for kind in workload.specs}
     for task in rates:
         workload.variant(task, "labelgen, on disk")()  # warm up
     for round_index in range(num_rounds):
-        for task, names in (("generate", GENERATE_VARIANTS), ("score", SCORE_VARIANTS)):
+        for task in rates:
+            names = VARIANTS[task]
             # Another order each round, so that what one leaves behind does not always fall on the same next one.
             for name in names[round_index % len(names) :] + names[: round_index % len(names)]:
                 run = workload.variant(task, name)
@@ -144,8 +168,8 @@ def measure(workload: Workload, num_rounds: int) -> dict[str, dict[str, list[flo
 
 def summarize(rates: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
     rows = []
-    for task, baseline in (("generate", GENERATE_VARIANTS[0]), ("score", SCORE_VARIANTS[0])):
-        base = statistics.median(rates[task][baseline])
+    for task in rates:
+        base = statistics.median(rates[task][VARIANTS[task][0]])
         for name, values in rates[task].items():
             middle = statistics.median(values)
             rows.append(
@@ -180,6 +204,7 @@ def main() -> None:
             texts=arguments.texts,
             max_tokens=arguments.max_tokens,
             work_dir=Path(folder),
+            think_tokens=THINK_TOKENS if arguments.teacher is None else None,
         )
         with VLLMTeacher(
             model,

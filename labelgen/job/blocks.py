@@ -137,16 +137,16 @@ class BlockCollector:
             EngineError: too many do; the teacher is broken, not an answer.
         """
         record_id = self._requests.record_id(prompt, answer.request_id)
+        kind = "offset" if prompt.text is not None else "sequence" if prompt.sequences else "response"
+        name = f"{kind} {answer.request_id.rsplit('/', 1)[-1]}"
         if isinstance(answer, Refusal):
-            kind = "offset" if prompt.text is not None else "sequence" if prompt.sequences else "response"
-            number = answer.request_id.rsplit("/", 1)[-1]
-            reason = f"{kind} {number}: {answer.reason}"
+            reason = f"{name}: {answer.reason}"
             return RefusedResponse(prompt_id=prompt.prompt_id, record_id=record_id, reason=reason)
         self._num_answers += 1
         try:
             record = self._requests.to_record(prompt, answer)
         except ValueError as error:
-            return RefusedResponse(prompt_id=prompt.prompt_id, record_id=record_id, reason=f"{record_id}: {error}")
+            return RefusedResponse(prompt_id=prompt.prompt_id, record_id=record_id, reason=f"{name}: {error}")
         problem = next(find_problems(record, vocab_size=self._requests.facts.vocab_size), None)
         if problem is None:
             return record

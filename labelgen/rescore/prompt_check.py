@@ -74,6 +74,8 @@ def _find_problem(
         prompt_ids = encode_prompt(prompt, tokenizer, prefill=prefill)
     except ValueError:
         return "template"  # this one refuses what the one of then took
+    if record.span_kinds[0] == "answer":  # thinking that is not labelled stands before it
+        start = min(start, len(prompt_ids))
     return _compare_prompt(record.input_ids[:start], prompt_ids, tokenizer)
 
 

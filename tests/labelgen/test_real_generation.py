@@ -232,3 +232,26 @@ def test_a_sampling_that_cannot_be_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=message):
         desk.generate("refused", sampling=sampling)
     assert not (desk.root / "refused").exists()
+
+
+def test_the_throughput_benchmark_has_reasoning_and_constraints(desk: Desk, tmp_path: Path) -> None:
+    import throughput
+
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"messages": CHATS[0]}) + "\n")
+    specs = throughput.make_specs(
+        desk.teacher.facts.name,
+        desk.teacher.selection,
+        prompts=str(prompts),
+        texts=[str(prompts)],
+        max_tokens=4,
+        work_dir=tmp_path,
+        think_tokens=throughput.THINK_TOKENS,
+    )
+    kinds = {kind: specs[kind] for kind in ("reasoning", "constrained")}
+    rows = throughput.summarize(throughput.measure(throughput.Workload(desk.teacher, kinds), 1))
+    assert [(row["task"], row["variant"]) for row in rows] == [
+        (kind, variant) for kind in kinds for variant in ("no logprobs", "labelgen, on disk")
+    ]
+    (record,) = labelstore.open_dataset(specs["reasoning"].output_dir)
+    assert record.span_kinds[0] == "reasoning"

@@ -100,7 +100,8 @@ def label(root: Path, **changes: Any) -> Path:
         prefill="[",
         **changes,
     )
-    labelgen.run(spec, teacher=FakeTeacher(selection=selection, vocab_size=120))
+    summary = labelgen.run(spec, teacher=FakeTeacher(selection=selection, vocab_size=120))
+    assert summary.rescored is not None and summary.rescored.problems == ()  # prompts are compared, prefill and all
     assert labelstore.verify_dataset(root / "labels").findings == []
     return root / "labels"
 
