@@ -27,6 +27,10 @@ EVERY_OPTION: dict[str, Any] = {
     "max_model_len": 99,
     "gpu_memory_utilization": 0.5,
     "tensor_parallel_size": 2,
+    "pipeline_parallel_size": 3,
+    "expert_parallel": True,
+    "adapter": "owner/adapter",
+    "engine_arg": {"max_num_seqs": 8, "kv_cache_dtype": "fp8"},
     "id_field": "key",
     "template": {"text": "Q: {question}\nA:"},
     "column": ["topic", "level"],
@@ -36,7 +40,8 @@ EVERY_OPTION: dict[str, Any] = {
     "top_k": 5,
     "draws": 6,
     "entropy": True,
-    "label_spans": "all",
+    "label_spans": "answer",
+    "keep_positions": "every:4",
     "codec": "small",
     "system": "Be brief.",
     "chat": True,
@@ -49,6 +54,14 @@ EVERY_OPTION: dict[str, Any] = {
     "sampling_top_k": 40,
     "sampling_min_p": 0.01,
     "stop": ["\n\n", "END"],
+    "stop_id": [7, 9],
+    "min_tokens": 2,
+    "prefill": "Well,",
+    "think_tokens": ["<think>", "</think>"],
+    "max_think_tokens": 6,
+    "regex": "[a-z]+",
+    "bad_word": ["never"],
+    "logit_bias": {"5": -100.0},
     "seed": 4,
 }
 
@@ -82,7 +95,16 @@ def test_a_job_file_says_all_that_the_command_line_can(tmp_path: Path, specs: li
 
 
 def test_no_option_is_left_out() -> None:
-    others = {"prompt_field", "messages_field", "limit", "keep_mass", "min_k", "max_k"}  # they exclude some of these
+    others = {
+        "prompt_field",
+        "messages_field",
+        "limit",
+        "keep_mass",
+        "min_k",
+        "max_k",
+        "json_schema",
+        "choice",
+    }  # they exclude some of these
     options = {
         max(parameter.opts, key=len).lstrip("-").replace("-", "_") for parameter in main.commands["generate"].params
     }
@@ -102,6 +124,8 @@ def test_a_written_job_file_reads_back_as_the_same_job(tmp_path: Path, specs: li
     options: list[dict[str, Any]] = [
         EVERY_OPTION,
         {"prompts": ["-"], "output": "labels", "teacher": "t", "messages_field": "m", "keep_mass": 0.9, "limit": 5},
+        {"prompts": ["-"], "output": "labels", "teacher": "t", "json_schema": {"text": '{"type": "object"}'}},
+        {"prompts": ["-"], "output": "labels", "teacher": "t", "choice": ["yes", "no"]},
     ]
     for number, given in enumerate(options):
         call("generate", "-c", write(tmp_path / f"{number}.yaml", given))
