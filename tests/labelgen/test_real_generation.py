@@ -19,6 +19,7 @@ from parity import FLOAT32_LIMITS, compare_with_reference
 import labelgen
 import labelstore
 from labelgen.prompts.chat_template import ChatTemplate
+from labelgen.prompts.token_spans import TokenSpan
 from labelgen.teachers.constraint import Constraint
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.sampling import SamplingChoice
@@ -140,7 +141,8 @@ def test_labels_of_a_constrained_response_hold_what_was_forbidden(
         assert favourite not in ('{"', "{", "p", "pl", "plum", "q", "quince") and not favourite.isdigit()
         assert record.tail_mass[0] < 0.9
         # An unconstrained reading of the same ids says the same.
-        request = ScoreRequest(request_id="again", input_ids=record.input_ids, first_label=int(first))
+        span = TokenSpan(start=int(first), stop=len(record.input_ids), kind="assistant")
+        request = ScoreRequest(request_id="again", input_ids=record.input_ids, spans=(span,))
         (again,) = desk.teacher.label([request])
         assert isinstance(again, Answer)
         np.testing.assert_allclose(again.labels.logprobs, record.logprobs, rtol=0, atol=1e-3)
