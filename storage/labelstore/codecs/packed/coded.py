@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from labelstore.codecs.packed.fixed_log import log_of_kept
 from labelstore.codecs.packed.model import Model
+from labelstore.codecs.packed.tables import number_fields
 
 __all__ = ["Coded", "Lookup", "empty_coded", "lookup_of"]
 
@@ -18,6 +19,7 @@ class Lookup(NamedTuple):
 
     slots: NDArray[np.uint8]  # [contexts * 2^TABLE_BITS]
     entries: NDArray[np.uint32]  # [contexts * symbols]
+    number_fields: NDArray[np.uint32]  # [symbols]: the least number of a symbol << 5 | how many low bits follow it
     id_of_rank: NDArray[np.int32]  # [V]
     list_offsets: NDArray[np.int32]  # [Z + 1]
     list_ids: NDArray[np.int32]
@@ -30,15 +32,13 @@ class Lookup(NamedTuple):
 
 
 class Coded(NamedTuple):
-    """A record's labels as they come out of the coder; candidates by place."""
+    """A record's labels as integers; each label's candidates most likely first, equals by place."""
 
     offsets: NDArray[np.int64]  # [N + 1]
     token_ids: NDArray[np.int32]  # [C]
-    levels: NDArray[np.int32]  # [C]
-    exact_bits: NDArray[np.uint32]  # [C] or [0]
+    logprobs: NDArray[np.float32]  # [C] or [0]: of levels
+    exact_bits: NDArray[np.uint32]  # [C] or [0]: of exact values
     draw_counts: NDArray[np.int32]  # [C] or [0]
-    shifts: NDArray[np.int64]  # [N]: a level's logarithm + this is its logprob in units of 2^-24 nats; exact values:
-    # which of equal candidates at the top is the first
     tails: NDArray[np.int64]  # [N]
     ranks: NDArray[np.int64]  # [N]
     targets: NDArray[np.int64]  # [N]
@@ -47,9 +47,11 @@ class Coded(NamedTuple):
 
 def lookup_of(model: Model) -> Lookup:
     """Return a model's tables as the decoder uses them."""
+    bases, widths = number_fields()
     return Lookup(
         slots=model.slots.reshape(-1),
         entries=model.entries.reshape(-1),
+        number_fields=((bases << 5) | widths).astype(np.uint32),
         id_of_rank=model.id_of_rank,
         list_offsets=model.list_offsets,
         list_ids=model.id_of_rank[model.list_ranks],
@@ -64,13 +66,13 @@ def lookup_of(model: Model) -> Lookup:
 
 def empty_coded(model: Model, *, num_labels: int, num_candidates: int) -> Coded:
     """Return room for the labels of a record."""
+    is_exact = model.inverse_step == 0
     return Coded(
         offsets=np.zeros(num_labels + 1, np.int64),
         token_ids=np.empty(num_candidates, np.int32),
-        levels=np.empty(num_candidates, np.int32),
-        exact_bits=np.empty(num_candidates if model.inverse_step == 0 else 0, np.uint32),
+        logprobs=np.empty(0 if is_exact else num_candidates, np.float32),
+        exact_bits=np.empty(num_candidates if is_exact else 0, np.uint32),
         draw_counts=np.empty(num_candidates if model.has_draws else 0, np.int32),
-        shifts=np.empty(num_labels, np.int64),
         tails=np.empty(num_labels, np.int64),
         ranks=np.empty(num_labels, np.int64),
         targets=np.empty(num_labels, np.int64),

@@ -9,12 +9,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from labelstore.codecs.packed import numpy_sort
 from labelstore.codecs.packed.coded import Coded, empty_coded, lookup_of
 from labelstore.codecs.packed.fixed_log import kept_of_tail
 from labelstore.codecs.packed.frame import Frame, read_frame
 from labelstore.codecs.packed.layout import ENTROPY_STEPS, KEPT_BITS, TARGET_STEPS
 from labelstore.codecs.packed.model import Model
+from labelstore.codecs.packed.numpy_batch import Batch
 from labelstore.codecs.packed.numpy_decoder import NumpyDecoder
 from labelstore.labels import Labels
 
@@ -66,7 +66,7 @@ class LabelDecoder:
     def coded_each(
         self, data: Sequence[memoryview], target_ids: Sequence[NDArray[np.int32]]
     ) -> Iterator[Coded | ValueError]:
-        """Yield each record's labels as the coder gives them: candidates by place in their cluster's order."""
+        """Yield each record's labels as integers, or what is wrong with its bytes."""
         frames: list[Frame | ValueError] = []
         first, num_candidates = 0, 0
         for i, (record, ids) in enumerate(zip(data, target_ids, strict=True)):
@@ -102,10 +102,10 @@ class LabelDecoder:
         num_candidates = sum(frame.num_candidates for frame in frames)
         try:
             coded = empty_coded(self._model, num_labels=sum(map(len, target_ids)), num_candidates=num_candidates)
+            if self._numpy_decoder is not None:
+                return self._numpy_decoder.decode(Batch(frames, target_ids, coded))
         except MemoryError:
             return [None] * len(frames)
-        if self._numpy_decoder is not None:
-            return self._numpy_decoder.decode(frames, target_ids, coded)
         from labelstore.codecs.packed.decode_kernels import decode_record
 
         (frame,), (ids,) = frames, target_ids
@@ -126,34 +126,25 @@ class LabelDecoder:
         return bound
 
     def _labels(self, coded: Coded) -> Labels:
-        sort_grid, sort_exact = numpy_sort.sort_grid, numpy_sort.sort_exact
-        if self.is_compiled:
-            from labelstore.codecs.packed.sort_kernels import sort_exact, sort_grid
-
         model = self._model
-        token_ids = np.empty_like(coded.token_ids)
-        draw_counts = np.empty_like(coded.draw_counts)
         if model.inverse_step == 0:
-            bits = np.empty_like(coded.exact_bits)
-            sort_exact(coded, token_ids, bits, draw_counts)
-            logprobs = _negative(bits)
+            logprobs = _negative(coded.exact_bits)
             target_logprobs = _negative(coded.targets.astype(np.uint32))
             tail_mass = coded.tails.astype(np.uint32).view(np.float32)
             entropy = coded.entropies.view(np.float32)
         else:
-            logprobs = np.empty(len(token_ids), np.float32)
-            sort_grid(coded, self._lookup.log_of_level, token_ids, logprobs, draw_counts)
+            logprobs = coded.logprobs
             target_logprobs = (coded.targets / -TARGET_STEPS).astype(np.float32)
             tail_mass = (1 - kept_of_tail()[coded.tails] / (1 << KEPT_BITS)).astype(np.float32)
             entropy = (coded.entropies / ENTROPY_STEPS).astype(np.float32)
         return Labels(
-            token_ids=token_ids,
+            token_ids=coded.token_ids,
             logprobs=logprobs,
             candidate_offsets=coded.offsets,
             target_logprobs=target_logprobs,
             target_ranks=coded.ranks.astype(np.int32),
             tail_mass=tail_mass,
-            draw_counts=draw_counts if model.has_draws else None,
+            draw_counts=coded.draw_counts if model.has_draws else None,
             entropy=entropy if model.has_entropy else None,
         )
 

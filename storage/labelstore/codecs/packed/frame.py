@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from labelstore.codecs.packed.layout import MAX_SIZE, MIN_LABELS_IN_LANES, NUM_LANES, STATE_LOW
 
-__all__ = ["PADDING", "Frame", "lanes_of", "read_frame", "write_frame"]
-
-# Words of zero behind the last: a decoder reads ahead, and checks once a step how far it came.
-PADDING = 4
+__all__ = ["Frame", "lanes_of", "read_frame", "write_frame"]
 
 _CRC_BYTES = 4
 
@@ -29,7 +26,7 @@ def lanes_of(num_labels: int) -> int:
 class Frame(NamedTuple):
     """One record's packed labels, opened."""
 
-    words: NDArray[np.uint32]  # PADDING included
+    words: NDArray[np.uint32]
     lane_starts: NDArray[np.int64]  # [lanes + 1], in words
     num_candidates: int
     unit: int
@@ -57,7 +54,7 @@ def read_frame(data: memoryview, *, num_labels: int, size: int, has_unit: bool) 
         ValueError: they are damaged.
     """
     if num_labels == 0 and len(data) == 0:
-        words = np.array([STATE_LOW & 0xFFFFFFFF, STATE_LOW >> 32] + PADDING * [0], dtype=np.uint32)
+        words = np.array([STATE_LOW & 0xFFFFFFFF, STATE_LOW >> 32], dtype=np.uint32)
         return Frame(words, np.array([0, 2]), 0, 0)
     if len(data) < _CRC_BYTES or zlib.crc32(data[_CRC_BYTES:]) != int.from_bytes(data[:_CRC_BYTES], "little"):
         raise ValueError("the packed labels do not have their checksum")
@@ -80,8 +77,7 @@ def read_frame(data: memoryview, *, num_labels: int, size: int, has_unit: bool) 
     num_words = int(starts[-1])
     if len(data) - place != 4 * num_words or (np.diff(starts) < 2).any():
         raise ValueError("the packed labels are not as long as they say")
-    words = np.zeros(num_words + PADDING, dtype=np.uint32)
-    words[:num_words] = np.frombuffer(data[place:], dtype="<u4")
+    words = np.frombuffer(data[place:], dtype="<u4")
     return Frame(words, starts, num_candidates, unit)
 
 

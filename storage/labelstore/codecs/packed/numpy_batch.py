@@ -12,6 +12,7 @@ from labelstore.codecs.packed.coded import Coded
 from labelstore.codecs.packed.frame import Frame
 from labelstore.codecs.packed.layout import STATE_LOW
 from labelstore.codecs.packed.numpy_lanes import Lanes
+from labelstore.codecs.packed.numpy_sort import sort_exact, sort_grid
 
 __all__ = ["Batch", "Round", "starts_of"]
 
@@ -52,7 +53,9 @@ class Batch:
 
     def __init__(self, frames: Sequence[Frame], target_ids: Sequence[NDArray[np.int32]], coded: Coded) -> None:
         num_records = len(frames)
-        self.coded = coded
+        self.coded = coded  # candidates by place until the end
+        self.levels = np.empty(len(coded.token_ids), np.int32)
+        self.shifts = np.empty(coded.tails.shape, np.int64)  # as in lane_kernels.Round, of each label
         self.target_ids = np.concatenate(target_ids)
         self.num_labels = np.array([len(ids) for ids in target_ids], dtype=np.int64)
         self.first_labels = starts_of(self.num_labels)
@@ -94,27 +97,33 @@ class Batch:
         self._sizes[number] = size
         return first
 
-    def results(self) -> list[Coded | None]:
-        """Return each record's labels as slices of the batch's arrays; None where the bytes are damaged."""
+    def results(self, log_of_level: _Ints) -> list[Coded | None]:
+        """Sort each record's candidates; return its labels as slices of `coded`, None where its bytes are damaged."""
         is_off = (self.lanes.states != STATE_LOW) | (self.lanes.reads != self._ends)
         self.refuse(self.lane_records[is_off])
         self.is_bad |= self._num_placed != self.num_candidates
-        return [None if self.is_bad[record] else self._result(record) for record in range(len(self.is_bad))]
+        return [
+            None if self.is_bad[record] else self._result(record, log_of_level) for record in range(len(self.is_bad))
+        ]
 
-    def _result(self, record: int) -> Coded:
+    def _result(self, record: int, log_of_level: _Ints) -> Coded:
         labels = slice(self.first_labels[record], self.first_labels[record] + self.num_labels[record])
         first = self._first_candidates[record]
         candidates = slice(first, first + self.num_candidates[record])
         coded = self.coded
-        return Coded(
+        record_coded = Coded(
             offsets=np.concatenate([[0], np.cumsum(self._sizes[labels])]).astype(np.int64),
             token_ids=coded.token_ids[candidates],
-            levels=coded.levels[candidates],
+            logprobs=coded.logprobs[candidates],
             exact_bits=coded.exact_bits[candidates],
             draw_counts=coded.draw_counts[candidates],
-            shifts=coded.shifts[labels],
             tails=coded.tails[labels],
             ranks=coded.ranks[labels],
             targets=coded.targets[labels],
             entropies=coded.entropies[labels],
         )
+        if len(coded.exact_bits):
+            sort_exact(record_coded, self.shifts[labels])
+        else:
+            sort_grid(record_coded, self.levels[candidates], self.shifts[labels], log_of_level)
+        return record_coded

@@ -7,14 +7,11 @@ candidate [C] have one label after the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs.packed.coded import Coded, Lookup
 from labelstore.codecs.packed.fixed_log import ln_fixed
-from labelstore.codecs.packed.frame import Frame
 from labelstore.codecs.packed.layout import (
     CLUSTER_HIGH,
     CLUSTER_LOW,
@@ -75,17 +72,11 @@ class NumpyDecoder:
         self._list_starts = lookup.list_offsets[:-1].astype(np.int64)
         self._to_ranks = len(lookup.list_ids) - num_listed - self._list_starts
 
-    def decode(
-        self, frames: Sequence[Frame], target_ids: Sequence[NDArray[np.int32]], coded: Coded
-    ) -> list[Coded | None]:
-        """Decode records into `coded`, which has room for all of them together.
-
-        Returns each record's part of it; None where its bytes are not what an encoder writes.
-        """
-        batch = Batch(frames, target_ids, coded)
+    def decode(self, batch: Batch) -> list[Coded | None]:
+        """Return the labels of each record; None where its bytes are not what an encoder writes."""
         for index in range(batch.num_rounds):
             self._decode_round(batch, index)
-        return batch.results()
+        return batch.results(self._lookup.log_of_level)
 
     def _decode_round(self, batch: Batch, index: int) -> None:
         """Decode the label number `index` of each lane that has one."""
@@ -209,7 +200,7 @@ class NumpyDecoder:
             if is_high.any():
                 batch.refuse(label.record[row[is_high]])
                 flat[is_high] = 0
-        batch.coded.levels[to] = flat
+        batch.levels[to] = flat
         return flat
 
     def _decode_rest(
@@ -286,7 +277,7 @@ class NumpyDecoder:
             batch.coded.targets[label.number] = expected + _unzigzag(coder.numbers(lanes, context))
         if len(batch.coded.entropies):
             batch.coded.entropies[label.number] = coder.bits(lanes, np.full(len(lanes), 32 if is_exact else 16))
-        batch.coded.tails[label.number], batch.coded.shifts[label.number] = tail, shift
+        batch.coded.tails[label.number], batch.shifts[label.number] = tail, shift
 
     def _decode_counts(self, label: Round, levels: _Ints, row: _Ints) -> _Ints:
         """Read how often each candidate was drawn [C]."""

@@ -16,37 +16,29 @@ _MAX_PADDED = 4  # times the candidates: ragged rows are padded up to there
 _WITHIN_BITS = 12  # of a candidate's number in its label
 
 
-def sort_grid(
-    coded: Coded,
-    log_of_level: _Ints,
-    token_ids: NDArray[np.int32],
-    logprobs: NDArray[np.float32],
-    draw_counts: NDArray[np.int32],
-) -> None:
-    """Fill ids and logprobs [C], each label's candidates most likely first; equals in coded order."""
+def sort_grid(coded: Coded, levels: NDArray[np.int32], shifts: _Ints, log_of_level: _Ints) -> None:
+    """Sort candidates [C] by place, each label's most likely first, and fill their logprobs; equals stay by place."""
     row = np.repeat(np.arange(len(coded.offsets) - 1), np.diff(coded.offsets))
-    order = _order(coded.offsets, row, len(log_of_level) - coded.levels.astype(np.int64))
-    token_ids[:] = coded.token_ids[order]
-    logprobs[:] = (coded.shifts[row] + log_of_level[coded.levels[order]]).astype(np.float32) * np.float32(2.0**-24)
-    if len(draw_counts):
-        draw_counts[:] = coded.draw_counts[order]
+    order = _order(coded.offsets, row, len(log_of_level) - levels.astype(np.int64))
+    coded.token_ids[:] = coded.token_ids[order]
+    coded.logprobs[:] = (shifts[row] + log_of_level[levels[order]]).astype(np.float32) * np.float32(2.0**-24)
+    if len(coded.draw_counts):
+        coded.draw_counts[:] = coded.draw_counts[order]
 
 
-def sort_exact(
-    coded: Coded, token_ids: NDArray[np.int32], bits: NDArray[np.uint32], draw_counts: NDArray[np.int32]
-) -> None:
-    """Fill ids and float bits [C], each label's candidates most likely first; equals in coded order."""
+def sort_exact(coded: Coded, leaders: _Ints) -> None:
+    """Sort candidates [C] by place, each label's most likely first, of equals at its top the `leaders`-th [N]."""
     sizes = np.diff(coded.offsets)
     row = np.repeat(np.arange(len(sizes)), sizes)
     order = _order(coded.offsets, row, coded.exact_bits.astype(np.int64))
-    for n in np.flatnonzero((coded.shifts > 0) & (coded.shifts < sizes)):  # the first of equals to the front
+    for n in np.flatnonzero((leaders > 0) & (leaders < sizes)):
         first = coded.offsets[n]
-        run = order[first : first + coded.shifts[n] + 1]
+        run = order[first : first + leaders[n] + 1]
         run[:] = np.roll(run, 1)
-    token_ids[:] = coded.token_ids[order]
-    bits[:] = coded.exact_bits[order]
-    if len(draw_counts):
-        draw_counts[:] = coded.draw_counts[order]
+    coded.token_ids[:] = coded.token_ids[order]
+    coded.exact_bits[:] = coded.exact_bits[order]
+    if len(coded.draw_counts):
+        coded.draw_counts[:] = coded.draw_counts[order]
 
 
 def _order(offsets: _Ints, row: _Ints, keys: _Ints) -> _Ints:
