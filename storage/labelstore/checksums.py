@@ -53,22 +53,23 @@ def hash_list_bytes(num_row_groups: int) -> int:
 
 
 def column_ranges(metadata: pq.FileMetaData, row_group: int, *, num_hard: int) -> tuple[Range, Range]:
-    """Return the byte ranges of a row group's hard columns and of its soft columns.
+    """Return the byte ranges of a row group's hard columns and of its soft columns, which stand in this order.
 
-    `num_hard` counts top-level columns; one of them can be several Parquet columns.
+    `num_hard` counts Parquet columns; one column of the schema can be several.
     """
-    names: list[str] = [metadata.row_group(row_group).column(i).path_in_schema for i in range(metadata.num_columns)]
-    top_level = list(dict.fromkeys(name.split(".", 1)[0] for name in names))
-    hard_names = set(top_level[:num_hard])
-    edges: dict[bool, list[int]] = {True: [], False: []}
-    for i, name in enumerate(names):
-        column = metadata.row_group(row_group).column(i)
-        first_page = column.data_page_offset
-        if column.has_dictionary_page:
-            first_page = min(first_page, column.dictionary_page_offset)
-        edges[name.split(".", 1)[0] in hard_names] += [first_page, first_page + column.total_compressed_size]
-    hard, soft = edges[True], edges[False]
-    return Range(min(hard), max(hard)), Range(min(soft), max(soft))
+    group = metadata.row_group(row_group)
+
+    def range_of(first: int, last: int) -> Range:
+        return Range(
+            _first_byte(group.column(first)), _first_byte(group.column(last)) + group.column(last).total_compressed_size
+        )
+
+    return range_of(0, num_hard - 1), range_of(num_hard, group.num_columns - 1)
+
+
+def _first_byte(column: pq.ColumnChunkMetaData) -> int:
+    first: int = column.data_page_offset
+    return min(first, column.dictionary_page_offset) if column.has_dictionary_page else first
 
 
 def seal_shard(path: Path, metadata: pq.FileMetaData, *, num_hard: int, model: bytes) -> SealedShard:

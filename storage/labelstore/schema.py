@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from labelstore.record import LabelRecord
 
-__all__ = ["HARD_FIELDS", "HardColumns", "LabelPositions", "hard_columns", "leaf_paths", "list_column"]
+__all__ = [
+    "HARD_FIELDS",
+    "NUM_HARD_COLUMNS",
+    "HardColumns",
+    "LabelPositions",
+    "hard_columns",
+    "leaf_paths",
+    "list_column",
+]
 
 _SPAN = pa.struct(
     [
@@ -69,6 +77,9 @@ def leaf_paths(schema: pa.Schema) -> list[str]:
         return [path]
 
     return [leaf for field in schema for leaf in below(field.name, field.type)]
+
+
+NUM_HARD_COLUMNS = len(leaf_paths(pa.schema(HARD_FIELDS)))  # as Parquet counts them
 
 
 def hard_columns(records: Sequence[LabelRecord]) -> list[pa.Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from labelstore.codecs import CODECS, DecodedLabels, Decoder
 from labelstore.entry import ShardEntry
 from labelstore.errors import DamagedDatasetError
 from labelstore.record import LabelRecord, record_id_of
-from labelstore.schema import HARD_FIELDS, HardColumns
+from labelstore.schema import NUM_HARD_COLUMNS, HardColumns
 from labelstore.store import ReadableStore, read_pieces, read_range
 
 __all__ = ["RowGroup", "ShardReader", "find_changed_bytes"]
@@ -98,6 +99,10 @@ class ShardReader:
             raise self._damage(f"has the codec {entry.codec!r}, unknown to this labelgen")
         self._hashes, self._footer, model = self._read_tail()
         self._metadata = self._parse_footer()
+        # One parser for all row groups: opening one takes as long as reading two columns.
+        self._source = _KnownBytes(size=entry.num_bytes)
+        self._parquet = pq.ParquetFile(pa.PythonFile(self._source, mode="r"), metadata=self._metadata, pre_buffer=False)
+        self._parsing = threading.Lock()
         self._decoder = self._open_decoder(model)
         first = 0
         self._first_records: list[int] = []
@@ -176,17 +181,18 @@ class ShardReader:
 
     def _read_table(self, index: int, *, num_ranges: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read and check the hard range of a row group, or both; return columns that stand there."""
-        parts = self._ranges(index)[:num_ranges]
-        pieces = {part: self._read_checked(index, part, place) for place, part in enumerate(parts)}
-        source = _KnownBytes(pieces, size=self._entry.num_bytes)
-        try:
-            parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=self._metadata, pre_buffer=False)
-            return parquet.read_row_group(index, columns=columns, use_threads=False)
-        except (pa.ArrowException, ValueError, OSError) as error:
-            raise self._damage(f"row group {index} does not decode: {error}") from error
+        start, content = self._read_checked(index, num_ranges)
+        with self._parsing:
+            self._source.hold(start, content)
+            try:
+                return self._parquet.read_row_group(index, columns=columns, use_threads=False)
+            except (pa.ArrowException, ValueError, OSError) as error:
+                raise self._damage(f"row group {index} does not decode: {error}") from error
+            finally:
+                self._source.hold(0, memoryview(b""))
 
     def _ranges(self, index: int) -> tuple[Range, Range]:
-        return column_ranges(self._metadata, index, num_hard=len(HARD_FIELDS))
+        return column_ranges(self._metadata, index, num_hard=NUM_HARD_COLUMNS)
 
     @property
     def _tail_start(self) -> int:
@@ -223,12 +229,15 @@ class ShardReader:
             raise self._damage(f"its row groups hold {counted} records, its entry says {self._entry.row_group_records}")
         return metadata
 
-    def _read_checked(self, index: int, part: Range, place: int) -> bytes:
-        content = read_range(self._store, self._entry.name, part.start, part.stop)
-        if hashlib.sha256(content).digest() != self._hashes[2 + 2 * index + place]:
-            kind = ("hard", "soft")[place]
-            raise self._damage(f"the {kind} columns of row group {index} do not have the hash in its hash list")
-        return content
+    def _read_checked(self, index: int, num_ranges: int) -> tuple[int, memoryview]:
+        """Read the hard range of a row group, or both, as one; return where that begins, and its bytes."""
+        ranges = self._ranges(index)[:num_ranges]
+        start = ranges[0].start
+        content = memoryview(read_range(self._store, self._entry.name, start, ranges[-1].stop))
+        for kind, part, expected in zip(("hard", "soft"), ranges, self._hashes[2 + 2 * index :], strict=False):
+            if hashlib.sha256(content[part.start - start : part.stop - start]).digest() != expected:
+                raise self._damage(f"the {kind} columns of row group {index} do not have the hash in its hash list")
+        return start, content
 
     def _damage(self, what: str) -> DamagedDatasetError:
         return DamagedDatasetError(
@@ -253,12 +262,17 @@ def find_changed_bytes(store: ReadableStore, entry: ShardEntry) -> str | None:
 
 
 class _KnownBytes(io.RawIOBase):
-    """A file of which only some ranges are known; reading any other byte is an error."""
+    """A file of which only one run of bytes is known at a time; reading any other is an error."""
 
-    def __init__(self, pieces: dict[Range, bytes], *, size: int) -> None:
-        self._pieces = pieces
+    def __init__(self, *, size: int) -> None:
         self._size = size
         self._place = 0
+        self.hold(0, memoryview(b""))
+
+    def hold(self, start: int, content: memoryview) -> None:
+        """Know these bytes from here on, and no others."""
+        self._start = start
+        self._content = content
 
     def readable(self) -> bool:
         return True
@@ -273,10 +287,10 @@ class _KnownBytes(io.RawIOBase):
         self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         return self._place
 
-    def read(self, size: int | None = -1) -> bytes:
-        stop = self._size if size is None or size < 0 else min(self._place + size, self._size)
-        for part, content in self._pieces.items():
-            if part.start <= self._place and stop <= part.stop:
-                start, self._place = self._place, stop
-                return content[start - part.start : stop - part.start]
-        raise OSError(f"bytes [{self._place}, {stop}) are outside the row group")
+    def read(self, size: int | None = -1) -> memoryview:
+        start = self._place - self._start
+        stop = (self._size if size is None or size < 0 else min(self._place + size, self._size)) - self._start
+        if not 0 <= start <= stop <= len(self._content):
+            raise OSError(f"bytes [{self._place}, {self._start + stop}) are outside the row group")
+        self._place += stop - start
+        return self._content[start:stop]

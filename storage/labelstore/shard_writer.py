@@ -19,7 +19,7 @@ from labelstore.header import FORMAT_VERSION
 from labelstore.local_files import LocalFile, remove
 from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
-from labelstore.schema import HARD_FIELDS, hard_columns, leaf_paths
+from labelstore.schema import HARD_FIELDS, NUM_HARD_COLUMNS, hard_columns, leaf_paths
 from labelstore.stream_bytes import split_bytes
 
 __all__ = ["ShardWriter"]
@@ -192,7 +192,7 @@ class ShardWriter:
         self._parquet.close()
         self._file.close()
         metadata = pq.read_metadata(self._path)
-        sealed = seal_shard(self._path, metadata, num_hard=len(HARD_FIELDS), model=self._model)
+        sealed = seal_shard(self._path, metadata, num_hard=NUM_HARD_COLUMNS, model=self._model)
         tally = self._encoder.tally()
         self._finished = _Finished(
             sealed=sealed,
