@@ -18,6 +18,7 @@ from labelstore.codecs.packed.compiled import (
     bit_length,
     compiled,
     expected_tail,
+    inlined,
     ln_fixed_one,
     number_symbol,
     rank_class,
@@ -54,6 +55,7 @@ from labelstore.codecs.packed.layout import (
 )
 
 __all__ = [
+    "EMPTY_SLOT",
     "Chosen",
     "Values",
     "assign_clusters",
@@ -65,8 +67,13 @@ __all__ = [
     "label_steps",
 ]
 
-_LOW_MASK = (1 << (40 - SYMBOL_BITS)) - 1
-_MAX_MOVED = 32  # keys that are sorted by moving
+_CONTEXT_SHIFT, _LOW_MASK = np.uint64(40), np.uint64((1 << (40 - SYMBOL_BITS)) - 1)
+_SYMBOL_WIDTH, _SYMBOL_MASK, _DIRECT = np.uint64(SYMBOL_BITS), np.uint64((1 << SYMBOL_BITS) - 1), np.uint64(DIRECT)
+_WORD_WIDTH, _WORD_MASK = np.uint64(32), np.uint64(0xFFFFFFFF)
+EMPTY_SLOT = np.uint64(0xFFFFFFFFFFFFFFFF)  # of a cluster's hash table
+_ZERO, _ONE, _THREE = np.uint64(0), np.uint64(1), np.uint64(3)
+_NUM_SHAPES, _NUM_FITS = np.uint64(NUM_SHAPES), np.uint64(NUM_FITS)
+_PLACE_WIDTH, _PLACE_MASK = np.uint64(32), np.uint64(0xFFFFFFFF)
 _MAX_SUMMED_IDS = 250  # so many scores fit 16 bits
 
 
@@ -103,7 +110,6 @@ class Chosen(NamedTuple):
     is_constant_size: bool
 
 
-@allocating
 def assign_clusters(
     ranks: NDArray[np.int32],
     offsets: NDArray[np.int64],
@@ -113,14 +119,42 @@ def assign_clusters(
     clusters: NDArray[np.int32],
 ) -> None:
     """Find the cluster [N] that a label's likeliest ids, given as ranks [C], at most `max_ids`, speak for most."""
-    num_scored, num_clusters = scores.shape
-    sums = np.empty(num_clusters, np.int16)
+    rows = np.empty(min(max_ids, _MAX_SUMMED_IDS), np.int64)
+    _assign_clusters(ranks, offsets, scores, priors, np.empty_like(priors), rows, clusters)
+
+
+@compiled
+def _assign_clusters(
+    ranks: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    scores: NDArray[np.int8],
+    priors: NDArray[np.int16],
+    sums: NDArray[np.int16],
+    rows: NDArray[np.int64],
+    clusters: NDArray[np.int32],
+) -> None:
     for n in range(len(offsets) - 1):
-        sums[:] = priors
-        for c in range(offsets[n], min(offsets[n + 1], offsets[n] + min(max_ids, _MAX_SUMMED_IDS))):
-            if ranks[c] < num_scored:
-                _add_row(sums, scores[ranks[c]])
+        for z in range(len(priors)):
+            sums[z] = priors[z]
+        num_rows = 0
+        for c in range(offsets[n], min(offsets[n + 1], offsets[n] + len(rows))):
+            if ranks[c] < len(scores):
+                rows[num_rows] = ranks[c]
+                num_rows += 1
+        first = 0
+        while first + 4 <= num_rows:  # four at once: the sums are read and written a fourth as often
+            _add_rows(sums, scores, rows[first], rows[first + 1], rows[first + 2], rows[first + 3])
+            first += 4
+        for i in range(first, num_rows):
+            _add_row(sums, scores[rows[i]])
         clusters[n] = _first_highest(sums)
+
+
+@compiled
+def _add_rows(sums: NDArray[np.int16], scores: NDArray[np.int8], a: int, b: int, c: int, d: int) -> None:
+    row_a, row_b, row_c, row_d = scores[a], scores[b], scores[c], scores[d]
+    for z in range(np.uint64(len(sums))):
+        sums[z] += (np.int16(row_a[z]) + np.int16(row_b[z])) + (np.int16(row_c[z]) + np.int16(row_d[z]))
 
 
 @compiled
@@ -145,24 +179,25 @@ def fill_hashes(
     list_offsets: NDArray[np.int32],
     list_ranks: NDArray[np.int32],
     slot_offsets: NDArray[np.int64],
-    slots: NDArray[np.int64],
+    slots: NDArray[np.uint64],
 ) -> None:
-    """Fill each cluster's hash table of rank << 32 | place; `slots` is -1 everywhere.
+    """Fill each cluster's hash table of rank << 32 | place; `slots` is EMPTY_SLOT everywhere.
 
     Cluster z has slot_offsets[z] : slot_offsets[z + 1], a power of two and more than the entries of its list.
     """
     for z in range(len(list_offsets) - 1):
-        first, mask = slot_offsets[z], slot_offsets[z + 1] - slot_offsets[z] - 1
+        first, mask = slot_offsets[z], np.uint64(slot_offsets[z + 1] - slot_offsets[z] - 1)
         for i in range(list_offsets[z], list_offsets[z + 1]):
-            slot = _hash(np.int64(list_ranks[i])) & mask
-            while slots[first + slot] >= 0:
-                slot = (slot + 1) & mask
-            slots[first + slot] = (np.int64(list_ranks[i]) << 32) | (i - list_offsets[z])
+            rank = np.uint64(list_ranks[i])
+            slot = _hash(rank) & mask
+            while slots[np.uint64(first) + slot] != EMPTY_SLOT:
+                slot = (slot + _ONE) & mask
+            slots[np.uint64(first) + slot] = (rank << _PLACE_WIDTH) | np.uint64(i - list_offsets[z])
 
 
-@compiled
-def _hash(rank: int) -> int:
-    return (rank * 0x9E3779B1) >> 12
+@inlined
+def _hash(rank: np.uint64) -> np.uint64:
+    return (rank * np.uint64(0x9E3779B1)) >> np.uint64(12)
 
 
 @compiled
@@ -181,14 +216,13 @@ def _zigzag(n: int) -> int:
     return 2 * n if n >= 0 else -2 * n - 1
 
 
-@allocating
 def find_places(
     ranks: NDArray[np.int32],
     offsets: NDArray[np.int64],
     clusters: NDArray[np.int32],
     list_offsets: NDArray[np.int32],
     slot_offsets: NDArray[np.int64],
-    slots: NDArray[np.int64],
+    slots: NDArray[np.uint64],
     places: NDArray[np.int64],
     order: NDArray[np.int64],
 ) -> int:
@@ -196,63 +230,86 @@ def find_places(
 
     Returns the first label that has an id twice, -1 if none has.
     """
-    is_taken = np.zeros(MAX_LISTED >> 6, np.uint64)  # a bit for each place of the list
-    owners = np.empty(MAX_LISTED, np.int64)
-    unlisted = np.empty(MAX_SIZE, np.int64)
+    is_taken = np.zeros(MAX_LISTED >> 6, np.uint64)
+    owners, unlisted = np.empty(MAX_LISTED, np.int64), np.empty(MAX_SIZE, np.uint64)
+    return _find_places(
+        ranks, offsets, clusters, list_offsets, slot_offsets, slots, is_taken, owners, unlisted, places, order
+    )
+
+
+@compiled
+def _find_places(
+    ranks: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    clusters: NDArray[np.int32],
+    list_offsets: NDArray[np.int32],
+    slot_offsets: NDArray[np.int64],
+    slots: NDArray[np.uint64],
+    is_taken: NDArray[np.uint64],
+    owners: NDArray[np.int64],
+    unlisted: NDArray[np.uint64],
+    places: NDArray[np.int64],
+    order: NDArray[np.int64],
+) -> int:
+    # `is_taken` has a bit for each place of the list, and is 0 before and behind. Indices are unsigned: a signed one
+    # is looked at for its sign at each use.
     for n in range(len(clusters)):
-        cluster = clusters[n]
-        num_listed = np.int64(list_offsets[cluster + 1] - list_offsets[cluster])
-        first_slot, mask = slot_offsets[cluster], slot_offsets[cluster + 1] - slot_offsets[cluster] - 1
-        at, stop = offsets[n], offsets[n + 1]
+        cluster = np.uint64(clusters[n])
+        num_listed = np.uint64(list_offsets[cluster + _ONE] - list_offsets[cluster])
+        first_slot = np.uint64(slot_offsets[cluster])
+        mask = np.uint64(slot_offsets[cluster + _ONE]) - first_slot - _ONE
+        at, stop = np.uint64(offsets[n]), np.uint64(offsets[n + 1])
         for c in range(at, stop):  # apart from what follows, so that the waits for memory overlap
-            rank = np.int64(ranks[c])
+            rank = np.uint64(ranks[c])
             slot = _hash(rank) & mask
             entry = slots[first_slot + slot]
-            while entry >= 0 and entry >> 32 != rank:
-                slot = (slot + 1) & mask
+            while entry != EMPTY_SLOT and entry >> _PLACE_WIDTH != rank:
+                slot = (slot + _ONE) & mask
                 entry = slots[first_slot + slot]
-            places[c] = entry & 0xFFFFFFFF if entry >= 0 else num_listed + rank
-        num_unlisted = 0
+            places[c] = num_listed + rank if entry == EMPTY_SLOT else entry & _PLACE_MASK
+        num_unlisted = _ZERO
         for c in range(at, stop):
-            place = places[c]
+            place = np.uint64(places[c])
             if place >= num_listed:
-                unlisted[num_unlisted] = place << 32 | c
-                num_unlisted += 1
+                unlisted[num_unlisted] = (place << _PLACE_WIDTH) | c
+                num_unlisted += _ONE
                 continue
-            bit = np.uint64(1) << np.uint64(place & 63)
-            if is_taken[place >> 6] & bit:
+            bit = _ONE << (place & np.uint64(63))
+            if is_taken[place >> np.uint64(6)] & bit:
                 return n
-            is_taken[place >> 6] |= bit
+            is_taken[place >> np.uint64(6)] |= bit
             owners[place] = c
-        for block in range((num_listed + 63) >> 6):
+        for block in range((num_listed + np.uint64(63)) >> np.uint64(6)):
             bits = is_taken[block]
             is_taken[block] = 0
             while bits:
-                place = (block << 6) + bit_length(bits & (~bits + np.uint64(1))) - 1
+                place = (block << np.uint64(6)) + np.uint64(bit_length(np.int64(bits & (~bits + _ONE))) - 1)
                 places[at], order[at] = place, owners[place]
-                at += 1
-                bits &= bits - np.uint64(1)
-        _sort_few(unlisted[:num_unlisted])
+                at += _ONE
+                bits &= bits - _ONE
+        _sort(unlisted, num_unlisted)
         for i in range(num_unlisted):
-            places[at], order[at] = unlisted[i] >> 32, unlisted[i] & 0xFFFFFFFF
-            if i and places[at] == places[at - 1]:
+            places[at], order[at] = unlisted[i] >> _PLACE_WIDTH, unlisted[i] & _PLACE_MASK
+            if i and places[at] == places[at - _ONE]:
                 return n
-            at += 1
+            at += _ONE
     return -1
 
 
-@allocating
-def _sort_few(keys: NDArray[np.int64]) -> None:
-    """Sort by moving each key a little, which is best for a handful; more are left to a general sort."""
-    if len(keys) > _MAX_MOVED:
-        keys.sort()
-        return
-    for i in range(1, len(keys)):
-        key, at = keys[i], i
-        while at > 0 and keys[at - 1] > key:
-            keys[at] = keys[at - 1]
-            at -= 1
-        keys[at] = key
+@compiled
+def _sort(keys: NDArray[np.uint64], num_keys: np.uint64) -> None:
+    """Sort in place: a handful by moving each key a little, more of them over falling distances first."""
+    distance = _ONE
+    while distance * _THREE < num_keys:
+        distance = distance * _THREE + _ONE
+    while distance > _ZERO:
+        for i in range(distance, num_keys):
+            key, to = keys[i], i
+            while to >= distance and keys[to - distance] > key:
+                keys[to] = keys[to - distance]
+                to -= distance
+            keys[to] = key
+        distance //= _THREE
 
 
 @compiled
@@ -305,16 +362,17 @@ def choose_classes(
     for n in range(len(shapes)):
         first, stop = offsets[n], offsets[n + 1]
         shape_sums[:] = shape_costs
-        for i in range(first, stop):
-            place, symbol = value_place(classes[i]), number_symbol(levels[order[i]])[0]
-            for s in range(NUM_SHAPES):
+        for i in range(np.uint64(first), np.uint64(stop)):
+            level = np.int64(levels[np.uint64(order[i])])
+            place, symbol = np.uint64(value_place(classes[i])), np.uint64(number_symbol(level)[0])
+            for s in range(_NUM_SHAPES):
                 shape_sums[s] += value_costs[place, symbol, s]
         shapes[n] = np.argmin(shape_sums)
         for f in range(NUM_FITS):
             fit_sums[f] = fit_costs[shapes[n], f]
-        for i in range(first, stop):
-            symbol = number_symbol(gaps[i])[0]
-            for f in range(NUM_FITS):
+        for i in range(np.uint64(first), np.uint64(stop)):
+            symbol = np.uint64(number_symbol(gaps[i])[0])
+            for f in range(_NUM_FITS):
                 fit_sums[f] += gap_costs[begins[i], symbol, f]
         fits[n] = np.argmin(fit_sums)
 
@@ -448,49 +506,53 @@ def code_steps(
     `entries` is what tables.coding_entries returns. The words of lane 0 stand first; each lane's are its last state's
     two words, low one first, and then what the decoder reads, in the order it does.
     """
-    at = len(buffer)
+    at = np.uint64(len(buffer))
     num_labels = len(step_offsets) - 1
     for lane in range(num_lanes - 1, -1, -1):
         end = at
         state = np.uint64(STATE_LOW)
         last = lane + (num_labels - 1 - lane) // num_lanes * num_lanes
         for n in range(last, -1, -num_lanes):
-            for i in range(step_offsets[n + 1] - 1, step_offsets[n] - 1, -1):
-                step = steps[i]
-                context = (step >> 40) - 1
-                if context >= 0:
-                    symbol = step & ((1 << SYMBOL_BITS) - 1)
-                    low = np.uint64((step >> SYMBOL_BITS) & _LOW_MASK)
-                    width = np.uint64(DIRECT_BITS - 2 + ((symbol - DIRECT) >> 2)) if symbol >= DIRECT else np.uint64(0)
-                    entry = entries[context, symbol]
-                    if entry == 0:  # a symbol that training did not see
+            i, first = np.uint64(step_offsets[n + 1]), np.uint64(step_offsets[n])
+            while i > first:
+                i -= _ONE
+                step = np.uint64(steps[i])
+                context = step >> _CONTEXT_SHIFT
+                if context > _ZERO:
+                    symbol = step & _SYMBOL_MASK
+                    low = (step >> _SYMBOL_WIDTH) & _LOW_MASK
+                    width = _ZERO
+                    if symbol >= _DIRECT:
+                        width = np.uint64(DIRECT_BITS - 2) + ((symbol - _DIRECT) >> np.uint64(2))
+                    entry = np.uint64(entries[context - _ONE, symbol])
+                    if entry == _ZERO:  # a symbol that training did not see
                         state, at = _with_bits(state, low, width, buffer, at)
-                        low, width = np.uint64(symbol), np.uint64(SYMBOL_BITS)
-                        entry = entries[context, ESCAPE]
-                    frequency, start = np.uint64(entry >> 16), np.uint64(entry & 0xFFFF)
+                        low, width = symbol, _SYMBOL_WIDTH
+                        entry = np.uint64(entries[context - _ONE, np.uint64(ESCAPE)])
+                    frequency, start = entry >> np.uint64(16), entry & np.uint64(0xFFFF)
                     if state >= frequency << (np.uint64(64 - TABLE_BITS) - width):
-                        at -= 1
-                        buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))
-                        state >>= np.uint64(32)
+                        at -= _ONE
+                        buffer[at] = state & _WORD_MASK
+                        state >>= _WORD_WIDTH
                     state = (state << width) | low
                     state = (state // frequency << np.uint64(TABLE_BITS)) + state % frequency + start
                 else:
-                    state, at = _with_bits(state, np.uint64(step & 0xFFFFFFFF), np.uint64(step >> 32), buffer, at)
-        at -= 1
-        buffer[at] = np.uint32(state >> np.uint64(32))
-        at -= 1
-        buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))
+                    state, at = _with_bits(state, step & _WORD_MASK, step >> _WORD_WIDTH, buffer, at)
+        at -= _ONE
+        buffer[at] = state >> _WORD_WIDTH
+        at -= _ONE
+        buffer[at] = state & _WORD_MASK
         lane_words[lane] = end - at
-    return at
+    return np.int64(at)
 
 
-@compiled
+@inlined
 def _with_bits(
-    state: np.uint64, value: np.uint64, num_bits: np.uint64, buffer: NDArray[np.uint32], at: int
-) -> tuple[np.uint64, int]:
+    state: np.uint64, value: np.uint64, num_bits: np.uint64, buffer: NDArray[np.uint32], at: np.uint64
+) -> tuple[np.uint64, np.uint64]:
     """Return a state with some bits as they are in it, and where the words in the buffer begin then."""
     if num_bits and state >> (np.uint64(64) - num_bits):
-        at -= 1
-        buffer[at] = np.uint32(state & np.uint64(0xFFFFFFFF))
-        state >>= np.uint64(32)
+        at -= _ONE
+        buffer[at] = state & _WORD_MASK
+        state >>= _WORD_WIDTH
     return (state << num_bits) | value, at

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.codecs.packed.encode_kernels import (
+    EMPTY_SLOT,
     Chosen,
     assign_clusters,
     choose_classes,
@@ -71,6 +72,8 @@ class LabelEncoder:
         self._slot_offsets, self._slots = _hashes_of(model)
         self._scores, self._priors = _scores_of(model)
         self._costs = costs_of_bits(symbol_bits(model.frequencies)) if costs is None else costs
+        # Memory that every record uses again: getting it from the system takes longer than filling it.
+        self._scratch = np.zeros((4, 0), dtype=np.int64)
         self._steps = np.zeros(0, dtype=np.int64)
         self._words = np.zeros(0, dtype=np.uint32)
         self.tally = LabelTally(model)
@@ -119,10 +122,12 @@ class LabelEncoder:
         token_ids = np.ascontiguousarray(labels.token_ids.reshape(-1))
         offsets = labels.candidate_offsets
         clusters = np.empty(len(labels), dtype=np.int32)
-        ranks = self._ranks[token_ids]
+        ranks = self._ranks.take(token_ids)
         assign_clusters(ranks, offsets, _ASSIGN_IDS, self._scores, self._priors, clusters)
-        places, order, gaps = np.empty((3, token_ids.size), dtype=np.int64)
-        begins, classes = np.empty((2, token_ids.size), dtype=np.uint8)
+        if self._scratch.shape[1] < token_ids.size:
+            self._scratch = np.empty((4, 2 * token_ids.size), dtype=np.int64)
+        places, order, gaps = (row[: token_ids.size] for row in self._scratch[:3])
+        begins, classes = (row[: token_ids.size] for row in self._scratch[3].view(np.uint8).reshape(8, -1)[:2])
         shapes, fits = np.empty((2, len(labels)), dtype=np.int64)
         model = self.model
         doubled = find_places(
@@ -210,12 +215,12 @@ def costs_of_bits(bits: NDArray[np.float32]) -> Costs:
     )
 
 
-def _hashes_of(model: Model) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _hashes_of(model: Model) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """Return the hash tables that find an id's place in a cluster's list by its rank; see fill_hashes."""
     sizes = np.diff(model.list_offsets).astype(np.float64)
     num_slots = 2 ** np.ceil(np.log2(2 * sizes + 2)).astype(np.int64)
     slot_offsets = np.concatenate([[0], np.cumsum(num_slots)])
-    slots = np.full(slot_offsets[-1], -1, dtype=np.int64)
+    slots = np.full(slot_offsets[-1], EMPTY_SLOT, dtype=np.uint64)
     fill_hashes(model.list_offsets, model.list_ranks, slot_offsets, slots)
     return slot_offsets, slots
 
