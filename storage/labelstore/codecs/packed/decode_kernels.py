@@ -103,12 +103,8 @@ def _decode_labels(
     offsets[0] = 0
     for n in range(0, num_labels, num_lanes):
         width = min(num_lanes, num_labels - n)
-        for lane in range(width):
-            first = offsets[n + lane]
-            size = _take_head(lanes, lane, words, num_words, lookup, first)
-            if size < 0 or first + size > len(coded.token_ids):
-                return False
-            offsets[n + lane + 1] = first + size
+        if not _take_heads(lanes, width, n, words, num_words, lookup, labels, coded):
+            return False
         # So many candidates of four labels are taken side by side, so that the lanes' waits overlap.
         together = _least_size(lanes) if width == NUM_LANES else _ZERO
         if not _take_places(lanes, width, together, words, num_words, lookup, labels.steps):
@@ -118,9 +114,8 @@ def _decode_labels(
                 return False
         if not _take_values(lanes, width, together, words, num_words, lookup, unit, labels):
             return False
-        for lane in range(width):
-            if not _take_rest(lanes, lane, words, num_words, lookup, target_ids[n + lane], n + lane, labels, coded):
-                return False
+        if not _take_rest(lanes, width, n, words, num_words, lookup, target_ids, labels, coded):
+            return False
         place_labels(lanes, width, together, labels, lookup.log_of_level, coded)
     if offsets[num_labels] != len(coded.token_ids):
         return False
@@ -136,29 +131,45 @@ def _unzigzag(n: int) -> int:
 
 
 @inlined
-def _take_head(
-    lanes: Lanes, lane: int, words: NDArray[np.uint32], num_words: np.uint64, lookup: Lookup, first: int
-) -> int:
-    """Read what stands before a label's ids; return how many candidates it has, -1 for damage."""
-    high = take_number(lanes, lane, CLUSTER_HIGH, lookup, words, num_words)
-    low_context = CLUSTER_LOW + min(high, (MAX_CLUSTERS >> CLUSTER_LOW_BITS) - 1)
-    cluster = (high << CLUSTER_LOW_BITS) + take_number(lanes, lane, low_context, lookup, words, num_words)
-    shape = take_number(lanes, lane, SHAPE, lookup, words, num_words)
-    fit = take_number(lanes, lane, FIT + min(shape, NUM_SHAPES - 1), lookup, words, num_words)
-    if cluster >= len(lookup.list_offsets) - 1 or shape >= NUM_SHAPES or fit >= NUM_FITS:
-        return -1
-    size = lookup.size
-    if size == 0:
-        size = take_number(lanes, lane, SIZE + shape, lookup, words, num_words)
-        if size > MAX_SIZE:
-            return -1
-    lanes.shapes[lane] = shape
-    lanes.gap_contexts[lane] = GAP + fit * NUM_PLACES
-    lanes.lists[lane] = lookup.list_offsets[cluster]
-    lanes.num_listed[lane] = lookup.list_offsets[cluster + 1] - lookup.list_offsets[cluster]
-    lanes.begins[lane] = 0
-    lanes.firsts[lane], lanes.stops[lane] = first, first + size
-    return size
+def _take_heads(
+    lanes: Lanes,
+    width: int,
+    n: int,
+    words: NDArray[np.uint32],
+    num_words: np.uint64,
+    lookup: Lookup,
+    labels: Round,
+    coded: Coded,
+) -> bool:
+    """Read what stands before the ids of a label of each lane, a step in all lanes before the next one."""
+    offsets, clusters, fits = coded.offsets, labels.clusters, labels.fits
+    for lane in range(width):
+        clusters[lane] = take_number(lanes, lane, CLUSTER_HIGH, lookup, words, num_words) << CLUSTER_LOW_BITS
+    for lane in range(width):
+        high = min(clusters[lane] >> CLUSTER_LOW_BITS, (MAX_CLUSTERS >> CLUSTER_LOW_BITS) - 1)
+        clusters[lane] += take_number(lanes, lane, CLUSTER_LOW + high, lookup, words, num_words)
+    for lane in range(width):
+        lanes.shapes[lane] = take_number(lanes, lane, SHAPE, lookup, words, num_words)
+    for lane in range(width):
+        shape = min(np.int64(lanes.shapes[lane]), NUM_SHAPES - 1)
+        fits[lane] = take_number(lanes, lane, FIT + shape, lookup, words, num_words)
+    for lane in range(width):
+        cluster, shape, fit = clusters[lane], np.int64(lanes.shapes[lane]), fits[lane]
+        if cluster >= len(lookup.list_offsets) - 1 or shape >= NUM_SHAPES or fit >= NUM_FITS:
+            return False
+        size = lookup.size
+        if size == 0:
+            size = take_number(lanes, lane, SIZE + shape, lookup, words, num_words)
+        first = offsets[n + lane]
+        if size > MAX_SIZE or first + size > len(coded.token_ids):
+            return False
+        offsets[n + lane + 1] = first + size
+        lanes.gap_contexts[lane] = GAP + fit * NUM_PLACES
+        lanes.lists[lane] = lookup.list_offsets[cluster]
+        lanes.num_listed[lane] = lookup.list_offsets[cluster + 1] - lookup.list_offsets[cluster]
+        lanes.begins[lane] = 0
+        lanes.firsts[lane], lanes.stops[lane] = first, first + size
+    return True
 
 
 @inlined
@@ -324,89 +335,160 @@ def _take_exact(
 @compiled
 def _take_rest(
     lanes: Lanes,
+    width: int,
+    n: int,
+    words: NDArray[np.uint32],
+    num_words: np.uint64,
+    lookup: Lookup,
+    target_ids: NDArray[np.int32],
+    labels: Round,
+    coded: Coded,
+) -> bool:
+    """Read what stands behind the values of a label of each lane, the first one's being label n.
+
+    Each step is taken in all lanes before the next one, so that the lanes' waits overlap.
+    """
+    is_exact = lookup.weight_of_one == 0
+    for lane in range(width):
+        _sum_up(lanes, lane, target_ids[n + lane], labels)
+        if not is_exact and lanes.highest[lane] >= np.uint64(len(lookup.log_of_level)):
+            return False
+    if len(coded.draw_counts):
+        for lane in range(width):
+            _take_draw_counts(lanes, lane, words, num_words, lookup, labels)
+    for lane in range(width):
+        tail = (
+            _take_exact_tail(lanes, lane, words, num_words, lookup, labels)
+            if is_exact
+            else _take_tail(lanes, lane, words, num_words, lookup, labels)
+        )
+        if tail < 0:
+            return False
+        coded.tails[n + lane] = tail
+    for lane in range(width):
+        coded.ranks[n + lane] = _take_rank(lanes, lane, words, num_words, lookup, labels, len(coded.draw_counts) > 0)
+    for lane in range(width):
+        coded.targets[n + lane] = (
+            _take_exact_target(lanes, lane, words, num_words, lookup, labels)
+            if is_exact
+            else _take_target(lanes, lane, words, num_words, lookup, labels)
+        )
+    if len(coded.entropies):
+        for lane in range(width):
+            coded.entropies[n + lane] = take_bits(lanes, lane, 32 if is_exact else 16, words, num_words)
+    return True
+
+
+@inlined
+def _sum_up(lanes: Lanes, lane: int, target_id: int, labels: Round) -> None:
+    """Find a label's target among its candidates, its highest and lowest level, and what its levels weigh."""
+    size, here = lanes.stops[lane] - lanes.firsts[lane], np.uint64(lane) * _STRIDE
+    squares, lowest, highest, target = _ZERO, np.uint32(0xFFFFFFFF), np.uint32(0), np.int32(-1)
+    for i in range(size):
+        own = labels.steps[here + i]
+        squares += np.uint64(own) * np.uint64(own)
+        lowest, highest = min(lowest, own), max(highest, own)
+    for i in range(size):
+        target = max(target, np.int32(i) if labels.token_ids[here + i] == target_id else np.int32(-1))
+    lanes.highest[lane] = highest
+    labels.lowest[lane] = lowest
+    labels.weights[lane] = 12 * squares + size
+    labels.targets[lane] = target
+    labels.target_levels[lane] = np.int64(labels.steps[here + np.uint64(target)]) if target >= 0 else 0
+
+
+@inlined
+def _take_draw_counts(
+    lanes: Lanes, lane: int, words: NDArray[np.uint32], num_words: np.uint64, lookup: Lookup, labels: Round
+) -> None:
+    """Read how often each candidate was drawn; where there is an exact head, only that has a weight."""
+    here, head = np.uint64(lane) * _STRIDE, np.int64(0)
+    for i in range(here, here + lanes.stops[lane] - lanes.firsts[lane]):
+        level = np.int64(labels.steps[i])
+        count = take_number(lanes, lane, COUNT + min(15, level), lookup, words, num_words)
+        labels.draw_counts[i] = count
+        if count == 0:
+            head += 12 * level * level + 1
+    if head:
+        labels.weights[lane] = head
+
+
+@inlined
+def _take_tail(
+    lanes: Lanes, lane: int, words: NDArray[np.uint32], num_words: np.uint64, lookup: Lookup, labels: Round
+) -> int:
+    """Read the code of the tail mass; -1 or less for damage."""
+    weight = labels.weights[lane]
+    expected = np.int64(expected_tail(weight, lookup.weight_of_one))
+    tail = expected + _unzigzag(take_number(lanes, lane, TAIL + bit_length(expected), lookup, words, num_words))
+    if tail < 0 or tail > TAIL_CODES:
+        return -1
+    labels.shifts[lane] = lookup.log_of_kept[tail] - ln_fixed_one(max(weight, 1))
+    return tail
+
+
+@inlined
+def _take_exact_tail(
+    lanes: Lanes, lane: int, words: NDArray[np.uint32], num_words: np.uint64, lookup: Lookup, labels: Round
+) -> int:
+    """Read the bits of the tail mass, then which of equal candidates at the top is the first; -1 for damage."""
+    tail = take_bits(lanes, lane, 32, words, num_words)
+    here = np.uint64(lane) * _STRIDE
+    stop = here + lanes.stops[lane] - lanes.firsts[lane]
+    top, num_equal, leader = np.uint32(0xFFFFFFFF), np.int64(0), np.int64(0)
+    for i in range(here, stop):
+        top = min(top, labels.exact_bits[i])
+    for i in range(here, stop):
+        num_equal += labels.exact_bits[i] == top
+    if num_equal > 1:
+        leader = take_number(lanes, lane, TAIL, lookup, words, num_words)
+    labels.shifts[lane] = leader
+    return tail if leader < max(num_equal, 1) else np.int64(-1)
+
+
+@inlined
+def _take_rank(
+    lanes: Lanes,
     lane: int,
     words: NDArray[np.uint32],
     num_words: np.uint64,
     lookup: Lookup,
-    target_id: int,
-    n: int,
     labels: Round,
-    coded: Coded,
-) -> bool:
-    """Read what stands behind a label's values: draw counts, tail mass, target and entropy."""
-    has_draws, is_exact = len(coded.draw_counts) > 0, lookup.weight_of_one == 0
-    shape, size, here = np.int64(lanes.shapes[lane]), lanes.stops[lane] - lanes.firsts[lane], np.uint64(lane) * _STRIDE
-    levels, token_ids = labels.steps[here : here + size], labels.token_ids[here : here + size]
-    squares, lowest, highest, target = np.uint64(0), np.uint32(0xFFFFFFFF), np.uint32(0), np.int32(-1)
-    for i in range(size):
-        level = np.uint64(levels[i])
-        squares += level * level
-        lowest, highest = min(lowest, levels[i]), max(highest, levels[i])
-    if not is_exact and highest >= len(lookup.log_of_level):
-        return False
-    lanes.highest[lane] = highest
-    for i in range(size):
-        target = max(target, np.int32(i) if token_ids[i] == target_id else np.int32(-1))
-    weight = np.int64(12 * squares + size)
-    if has_draws:
-        head = np.int64(0)
-        for i in range(size):
-            level = np.int64(levels[i])
-            count = take_number(lanes, lane, COUNT + min(15, level), lookup, words, num_words)
-            labels.draw_counts[here + i] = count
-            if count == 0:
-                head += 12 * level * level + 1
-        if head:
-            weight = head
-    shift = np.int64(0)
-    if is_exact:
-        coded.tails[n] = take_bits(lanes, lane, 32, words, num_words)
-        exact_bits = labels.exact_bits[here : here + size]
-        top, num_equal = np.uint32(0xFFFFFFFF), np.int64(0)
-        for i in range(size):
-            top = min(top, exact_bits[i])
-        for i in range(size):
-            num_equal += exact_bits[i] == top
-        if num_equal > 1:  # which of them is the first
-            shift = take_number(lanes, lane, TAIL, lookup, words, num_words)
-            if shift >= num_equal:
-                return False
-    else:
-        expected = np.int64(expected_tail(weight, lookup.weight_of_one))
-        tail = expected + _unzigzag(take_number(lanes, lane, TAIL + bit_length(expected), lookup, words, num_words))
-        if tail < 0 or tail > TAIL_CODES:
-            return False
-        coded.tails[n] = tail
-        shift = lookup.log_of_kept[tail] - ln_fixed_one(max(weight, 1))
-    labels.shifts[lane] = shift
-
-    is_inside = target >= 0
-    own = np.int64(levels[target]) if is_inside else np.int64(0)
-    context, above = RANK_OUTSIDE + shape, np.int64(size)
-    if is_inside and not has_draws:
+    has_draws: bool,
+) -> int:
+    size, here = lanes.stops[lane] - lanes.firsts[lane], np.uint64(lane) * _STRIDE
+    context, above = RANK_OUTSIDE + np.int64(lanes.shapes[lane]), np.int64(size)
+    if labels.targets[lane] >= 0 and not has_draws:
+        own = np.uint32(labels.target_levels[lane])
         above, equal = np.int64(0), np.int64(0)
-        for i in range(size):
-            above += levels[i] > own
-            equal += levels[i] == own
+        for i in range(here, here + size):
+            above += labels.steps[i] > own
+            equal += labels.steps[i] == own
         context = RANK_INSIDE + bit_length(equal)
     rank = take_number(lanes, lane, context, lookup, words, num_words)
-    coded.ranks[n] = rank if has_draws else above + 1 + _unzigzag(rank)
+    return rank if has_draws else above + 1 + _unzigzag(rank)
 
-    if is_exact:
-        is_stored = not is_inside
-        if is_inside:
-            is_stored = take_number(lanes, lane, TARGET_INSIDE, lookup, words, num_words) > 0
-            coded.targets[n] = labels.exact_bits[here + np.uint64(target)]
-        if is_stored:
-            coded.targets[n] = take_bits(lanes, lane, 32, words, num_words)
-    else:
-        guess, context = np.int64(0), TARGET_OUTSIDE + shape
-        if is_inside:
-            guess = target_code(lookup.log_of_level[own] + shift)
-            context = TARGET_INSIDE + bit_length(own)
-        elif size > 0:
-            guess = target_code(lookup.log_of_level[np.int64(lowest)] + shift)
-        coded.targets[n] = guess + _unzigzag(take_number(lanes, lane, context, lookup, words, num_words))
-    if len(coded.entropies):
-        coded.entropies[n] = take_bits(lanes, lane, 32 if is_exact else 16, words, num_words)
-    return True
+
+@inlined
+def _take_target(
+    lanes: Lanes, lane: int, words: NDArray[np.uint32], num_words: np.uint64, lookup: Lookup, labels: Round
+) -> int:
+    """Read the code of the target's logprob."""
+    guess, context, level = np.int64(0), TARGET_OUTSIDE + np.int64(lanes.shapes[lane]), labels.target_levels[lane]
+    if labels.targets[lane] >= 0:
+        guess = target_code(lookup.log_of_level[level] + labels.shifts[lane])
+        context = TARGET_INSIDE + bit_length(level)
+    elif lanes.stops[lane] > lanes.firsts[lane]:
+        guess = target_code(lookup.log_of_level[labels.lowest[lane]] + labels.shifts[lane])
+    return guess + _unzigzag(take_number(lanes, lane, context, lookup, words, num_words))
+
+
+@inlined
+def _take_exact_target(
+    lanes: Lanes, lane: int, words: NDArray[np.uint32], num_words: np.uint64, lookup: Lookup, labels: Round
+) -> int:
+    """Read the bits of the target's logprob where they are not those of its candidate."""
+    target = labels.targets[lane]
+    if target >= 0 and take_number(lanes, lane, TARGET_INSIDE, lookup, words, num_words) == 0:
+        return np.int64(labels.exact_bits[np.uint64(lane) * _STRIDE + np.uint64(target)])
+    return take_bits(lanes, lane, 32, words, num_words)

@@ -49,6 +49,12 @@ class Round(NamedTuple):
     token_ids: NDArray[np.int32]
     exact_bits: NDArray[np.uint32]
     draw_counts: NDArray[np.int32]
+    clusters: NDArray[np.int64]  # [L]
+    fits: NDArray[np.int64]  # [L]
+    lowest: NDArray[np.int64]  # [L]: its lowest level
+    weights: NDArray[np.int64]  # [L]: what its levels weigh
+    targets: NDArray[np.int64]  # [L]: which candidate is the target; -1: none
+    target_levels: NDArray[np.int64]  # [L]: that one's level
     shifts: NDArray[np.int64]  # [L]: a level's logarithm + this is its logprob in units of 2^-24 nats; exact values:
     # which of equal candidates at the top is the first
     sorted_ids: NDArray[np.int32]  # most likely first
@@ -65,12 +71,19 @@ def empty_round(num_levels: int, *, is_exact: bool, has_draws: bool) -> Round:
     """Return room for a label of each lane."""
     size = NUM_LANES * LANE_STRIDE
     starts = np.zeros(NUM_LANES * num_levels, np.uint16)
+    clusters, fits, lowest, weights, targets, target_levels, shifts = np.zeros((7, NUM_LANES), np.int64)
     return Round(
         steps=np.empty(size, np.uint32),
         token_ids=np.empty(size, np.int32),
         exact_bits=np.empty(size if is_exact else 0, np.uint32),
         draw_counts=np.empty(size if has_draws else 0, np.int32),
-        shifts=np.zeros(NUM_LANES, np.int64),
+        clusters=clusters,
+        fits=fits,
+        lowest=lowest,
+        weights=weights,
+        targets=targets,
+        target_levels=target_levels,
+        shifts=shifts,
         sorted_ids=np.empty(size, np.int32),
         sorted_values=np.empty(size, np.int32),
         starts=starts,
