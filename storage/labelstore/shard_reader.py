@@ -101,7 +101,7 @@ class ShardReader:
         self._metadata = self._parse_footer()
         # One parser for all row groups: opening one takes as long as reading two columns.
         self._source = _KnownBytes(size=entry.num_bytes)
-        self._parquet = pq.ParquetFile(pa.PythonFile(self._source, mode="r"), metadata=self._metadata, pre_buffer=False)
+        self._parquet = self._open_parser()
         self._parsing = threading.Lock()
         self._decoder = self._open_decoder(model)
         first = 0
@@ -228,6 +228,12 @@ class ShardReader:
         if counted != self._entry.row_group_records:
             raise self._damage(f"its row groups hold {counted} records, its entry says {self._entry.row_group_records}")
         return metadata
+
+    def _open_parser(self) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(pa.PythonFile(self._source, mode="r"), metadata=self._metadata, pre_buffer=False)
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise self._damage(f"its columns cannot be read: {error}") from error
 
     def _read_checked(self, index: int, num_ranges: int) -> tuple[int, memoryview]:
         """Read the hard range of a row group, or both, as one; return where that begins, and its bytes."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import fsspec
@@ -12,8 +13,9 @@ import pytest
 import labelstore
 from labelstore.codecs import codec_named
 from labelstore.dataset_writer import DatasetWriter, finish_dataset
+from labelstore.shard_reader import _KnownBytes
 from labelstore.shard_writer import ShardWriter
-from make_records import make_dataset, make_record
+from make_records import make_dataset, make_header, make_record
 
 
 def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -32,8 +34,6 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_messages_with_tools_and_parts_come_back_whole(tmp_path: Path) -> None:
-    from make_records import make_header
-
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "hi"}]},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]},
@@ -102,9 +102,28 @@ def test_a_dataset_behind_a_url_reads_the_same(tmp_path: Path) -> None:
     assert labelstore.verify_dataset("memory://bucket/labels").is_sound
 
 
-def test_empty_records_and_a_block_without_records_are_kept(tmp_path: Path) -> None:
-    from make_records import make_header
+def test_threads_can_share_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A shard has one parser for all its row groups: while it reads one, another thread must not give it another.
+    monkeypatch.setattr("labelstore.shard_writer.MAX_RECORDS_PER_ROW_GROUP", 2)
+    dataset = labelstore.open_dataset(make_dataset(tmp_path, num_blocks=1, records_per_block=4))
+    ids = [record.record_id for record in dataset]
+    found: list[str] = []
+    other = threading.Thread(target=lambda: found.extend(record.record_id for record in dataset.read_row_group(1)))
+    read = _KnownBytes.read
 
+    def read_as_another_begins(source: _KnownBytes, size: int | None = -1) -> memoryview:
+        if other.ident is None:
+            other.start()
+            other.join(0.2)  # it would be done by now
+        return read(source, size)
+
+    monkeypatch.setattr(_KnownBytes, "read", read_as_another_begins)
+    assert [record.record_id for record in dataset.read_row_group(0)] == ids[:2]
+    other.join()
+    assert found == ids[2:]
+
+
+def test_empty_records_and_a_block_without_records_are_kept(tmp_path: Path) -> None:
     writer = DatasetWriter(tmp_path, make_header(), codec=codec_named("open"))
     writer.publish_block("000000", [], num_prompts=2, num_rejected=2, recorded={})
     records = [make_record(0, num_labels=0), make_record(1), make_record(2, num_labels=0)]
@@ -140,8 +159,6 @@ def test_no_dataset_is_told_from_a_damaged_one(tmp_path: Path) -> None:
 
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
-    from make_records import make_header
-
     (tmp_path / ".labelgen").mkdir()
     (tmp_path / ".labelgen/header.json").write_bytes(make_header(format_version=7).to_bytes())
     with pytest.raises(labelstore.FormatVersionError, match="has format version 7, this labelgen reads version 0"):
