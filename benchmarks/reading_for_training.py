@@ -54,10 +54,10 @@ def measure(dataset: LabelDataset, tokenizer: StudentTokenizer, *, num_rounds: i
 
 
 def _ours(dataset: LabelDataset, tokenizer: StudentTokenizer, order: Sequence[int]) -> dict[str, Callable[[], int]]:
-    collate = PaddingCollator(dataset, model=dataset.header.vocab_size, max_length=1 << 20)
+    collate = PaddingCollator(dataset, tokenizer=tokenizer, model=dataset.header.vocab_size, max_length=1 << 20)
 
     def stream(seed: int | None) -> Callable[[], int]:
-        batches = BatchStream(dataset, collate, tokenizer=tokenizer, batch_size=BATCH_RECORDS, seed=seed)
+        batches = BatchStream(dataset, collate, batch_size=BATCH_RECORDS, seed=seed)
         return lambda: sum(len(batch.soft) for batch in batches)
 
     def at_random() -> int:

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import labelstore
-from labelstore.torch import BatchLoader, BatchStream, PackingCollator
+from labelstore.torch import BatchLoader, BatchStream, PaddingCollator
 from labelstore.torch.losses import forward_kl, hard_cross_entropy, student_logprobs
 
 
@@ -23,7 +23,7 @@ def train(
     *,
     num_epochs: int = 1,
     batch_size: int = 8,
-    row_length: int = 1024,
+    max_length: int = 1024,
     learning_rate: float = 1e-4,
     hard_share: float = 0.1,
     save_steps: int = 100,
@@ -36,8 +36,8 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
 
     dataset = labelstore.open_dataset(labels)
-    collate = PackingCollator(dataset, model=model, row_length=row_length)
-    stream = BatchStream(dataset, collate, tokenizer=tokenizer, batch_size=batch_size, seed=0)
+    collate = PaddingCollator(dataset, tokenizer=tokenizer, model=model, max_length=max_length)
+    stream = BatchStream(dataset, collate, batch_size=batch_size, seed=0)
     loader = BatchLoader(stream, pin_memory=device == "cuda")
 
     checkpoint = output_dir / "checkpoint.pt"

@@ -46,13 +46,13 @@ def train(labels: str, student: str, output_dir: Path, *, max_length: int = 1024
     tokenizer = AutoTokenizer.from_pretrained(student)
     model = AutoModelForCausalLM.from_pretrained(student)
     dataset = labelstore.open_dataset(labels)
-    labelstore.check_tokenizer(dataset, tokenizer)
+    collate = PaddingCollator(dataset, tokenizer=tokenizer, model=model, max_length=max_length)
     trainer = DistillationTrainer(
         model=model,
         # The Trainer takes away columns that the model does not know; a record has none.
         args=TrainingArguments(output_dir=str(output_dir), remove_unused_columns=False, **options),
         train_dataset=dataset,
-        data_collator=as_inputs(PaddingCollator(dataset, model=model, max_length=max_length)),
+        data_collator=as_inputs(collate),
         processing_class=tokenizer,
     )
     trainer.train()

@@ -120,3 +120,62 @@ def test_reading_for_training_runs(tmp_path: Path) -> None:
     dataset = make_training_dataset(tmp_path / "labels", num_records=10)
     rows = reading_for_training.measure(dataset, make_tokenizer(), num_rounds=1)
     assert len(rows) == 5 and all(row["labels_per_second"] > 0 for row in rows)
+
+
+@pytest.mark.engine
+def test_student_gain_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tiny teacher labels random words with its full softmax; students of every method learn from it."""
+    from student_gain.__main__ import Benchmark
+    from student_gain.label_sets import read_captures
+    from student_gain.methods import METHODS
+    from student_gain.report import write_report
+    from student_gain.student import Recipe
+
+    captured = capture_words(tmp_path)
+    said: list[str] = []
+    recipe = Recipe(hidden_size=16, num_layers=1, num_heads=2, max_length=32, num_steps=3)
+    benchmark = Benchmark(
+        captured=read_captures(captured, ["words"]),
+        teacher_dir=tmp_path / "teacher",
+        work_dir=tmp_path / "work",
+        recipe=recipe,
+        held_out_records=2,
+        say=said.append,
+    )
+    result = benchmark.run(METHODS, num_seeds=2)
+    assert len(result["runs"]) == 2 * len(METHODS) == len(said) - 1
+    # The teacher knows itself: its full distributions are those of the records that are compared.
+    assert result["teacher_itself"]["kl_nats"] == 0 and result["teacher_itself"]["top1_agreement"] == 1
+    assert all(run["kl_nats"] > 0 for run in result["runs"])
+    write_report(result, images_dir=tmp_path, is_result=False, command="")
+    assert "| k=64, exact |" in capsys.readouterr().out and (tmp_path / "student-gain.png").exists()
+    said.clear()
+    assert benchmark.run(METHODS, num_seeds=2)["runs"] == result["runs"] and len(said) == 1, "trained again"
+
+
+def capture_words(root: Path) -> Path:
+    """Let a tiny random teacher label texts as the storage benchmark does; return the folder of captures."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    from labelgen.storage_benchmark.capture import CAPTURED, Capture, LabelsWanted, capture_texts
+    from labelgen.storage_benchmark.texts import Document, Split
+    from labelgen.teachers.transformers_teacher import TransformersTeacher
+    from make_student import tiny_model
+
+    words = Tokenizer(WordLevel({f"word{n}": n for n in range(400)}, unk_token="word0"))
+    words.pre_tokenizer = Whitespace()
+    tiny_model(vocab_size=400).save_pretrained(root / "teacher")
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(str(root / "teacher"))
+    rng = np.random.default_rng(0)
+    splits: list[Split] = ["train", "train", "train", "test", "test"]
+    documents = [
+        Document(name=str(number), text=" ".join(f"word{word}" for word in rng.integers(0, 400, 40)), split=split)
+        for number, split in enumerate(splits)
+    ]
+    capture = Capture(teacher=str(root / "teacher"), kind="words", path=root / "captures" / "words")
+    teacher = TransformersTeacher(str(root / "teacher"), selection=CAPTURED)
+    capture_texts(capture, documents, teacher=lambda: teacher, wanted=LabelsWanted(test=80, train=120))
+    return root / "captures"

@@ -23,7 +23,8 @@ class ReadingOrder:
     """The order of one epoch.
 
     Shuffled: the row groups first, then the records within each pool of `pool_row_groups` of them. So a reader holds
-    one pool, and reads each row group once; a record can come anywhere in the epoch. `seed` None: as the dataset is.
+    one pool, and reads a row group once for all the ordinals of its pool that it is given; readers that share a pool
+    each read it. A record can come anywhere in the epoch. `seed` None: as the dataset is.
     """
 
     group_records: Sequence[NDArray[np.int64]]  # [G], the records of each row group that are to be read

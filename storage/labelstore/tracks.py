@@ -1,6 +1,7 @@
 """How an epoch is dealt to ranks and workers: one track each, of equal length, and what is left after some steps.
 
-A track is a run of the epoch's order, so that each worker reads row groups of its own. What is left when a job stops is
+A track is a run of the epoch's order, so that each worker reads pools of row groups of its own. Where two tracks meet
+within a pool, both workers read it; tracks shorter than a pool share it with several. What is left when a job stops is
 a set of intervals, whoever read the rest: any other number of ranks and workers can go on with it.
 """
 

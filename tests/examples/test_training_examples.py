@@ -22,7 +22,9 @@ pytestmark = pytest.mark.filterwarnings("default")
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_training_dataset(tmp_path / "demo-labels", num_records=24)
     tiny_model().save_pretrained(tmp_path / "student")
-    make_tokenizer().save_pretrained(str(tmp_path / "student"))
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = "word0"
+    tokenizer.save_pretrained(str(tmp_path / "student"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -30,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_plain_loop_learns_and_goes_on_to_the_exact_step(here: Path) -> None:
     import train_student
 
-    options: dict[str, Any] = {"row_length": 64, "batch_size": 4, "learning_rate": 1e-2, "num_epochs": 3}
+    options: dict[str, Any] = {"max_length": 64, "batch_size": 4, "learning_rate": 1e-2, "num_epochs": 3}
     whole = train_student.train("demo-labels", "student", here / "whole", **options)
     assert len(whole) == 18 and np.mean(whole[-6:]) < np.mean(whole[:6]) - 0.2
     parts = train_student.train("demo-labels", "student", here / "parts", max_steps=7, **options)
@@ -56,6 +58,44 @@ def test_the_trainer_learns(here: Path) -> None:
     )
     assert len(losses) == 3 and losses[-1] < losses[0] - 0.2
     assert (here / "output/model.safetensors").exists()
+
+
+def test_a_packed_student_learns_and_hardly_a_token_is_padding(here: Path) -> None:
+    import train_packed
+
+    losses, padding = train_packed.train(
+        "demo-labels", "student", here / "output", num_epochs=3, batch_size=8, row_length=64, learning_rate=1e-2
+    )
+    assert len(losses) == 9 and np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1
+    assert 0 < padding < 0.3
+    assert (here / "output/model.safetensors").exists()
+
+
+def test_trl_learns_the_hard_labels(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import train_with_trl
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(here / "cache"))
+    losses = train_with_trl.train(
+        "demo-labels",
+        "student",
+        here / "output",
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        num_train_epochs=3,
+        logging_steps=6,
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+    )
+    assert len(losses) == 3 and losses[-1] < losses[0] - 0.2
+    assert (here / "output/model.safetensors").exists()
+
+
+def test_trl_is_given_the_labelled_tokens_alone() -> None:
+    import train_with_trl
+
+    row = {"input_ids": [5, 6, 7, 8, 9], "spans": [{"start": 1, "stop": 2}, {"start": 3, "stop": 5}]}
+    assert train_with_trl.with_labels(row)["labels"] == [-100, 6, -100, 8, 9]
 
 
 def test_the_python_in_the_training_page_runs(here: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from labelstore.dataset import LabelDataset
 from labelstore.packing import pack_sequences
 from labelstore.record import LabelRecord
-from labelstore.student_checks import StudentModel, check_model
+from labelstore.student_checks import StudentModel, StudentTokenizer, check_model, check_tokenizer
 from labelstore.torch.batch import IGNORED, Batch
 from labelstore.torch.stack_labels import stack_labels
 
@@ -35,12 +35,13 @@ class PaddingCollator:
         self,
         dataset: LabelDataset,
         *,
+        tokenizer: StudentTokenizer,
         model: StudentModel,
         max_length: int,
         pad_token_id: int = 0,
         pad_to_multiple_of: int = 1,
     ) -> None:
-        """Check that the student's output layer fits the labels; of the model, only its number of rows is kept.
+        """Check that the student's tokenizer and output layer fit the labels; of both, only the rows' number is kept.
 
         `max_length` is in tokens. The padding is masked, so that any id will do.
 
@@ -49,7 +50,7 @@ class PaddingCollator:
         """
         if pad_to_multiple_of < 1:
             raise ValueError(f"pad_to_multiple_of must be at least 1, got {pad_to_multiple_of}")
-        self._layout = _Layout(dataset, model, max_length=max_length, pad_token_id=pad_token_id)
+        self._layout = _Layout(dataset, tokenizer, model, max_length=max_length, pad_token_id=pad_token_id)
         self._max_length = max_length
         self._multiple = pad_to_multiple_of
 
@@ -72,13 +73,21 @@ class PackingCollator:
     kernel its `cu_seqlens`. What a row has left is padding, a sequence of its own.
     """
 
-    def __init__(self, dataset: LabelDataset, *, model: StudentModel, row_length: int, pad_token_id: int = 0) -> None:
-        """Check that the student's output layer fits the labels; of the model, only its number of rows is kept.
+    def __init__(
+        self,
+        dataset: LabelDataset,
+        *,
+        tokenizer: StudentTokenizer,
+        model: StudentModel,
+        row_length: int,
+        pad_token_id: int = 0,
+    ) -> None:
+        """Check that the student's tokenizer and output layer fit the labels; of both, only the rows' number is kept.
 
         Raises:
             ValueError: the student cannot learn these labels, or a row is too short.
         """
-        self._layout = _Layout(dataset, model, max_length=row_length, pad_token_id=pad_token_id)
+        self._layout = _Layout(dataset, tokenizer, model, max_length=row_length, pad_token_id=pad_token_id)
         self._row_length = row_length
 
     def __call__(self, records: Sequence[LabelRecord]) -> Batch:
@@ -95,11 +104,20 @@ class PackingCollator:
 class _Layout:
     """Lays records out in rows of tokens."""
 
-    def __init__(self, dataset: LabelDataset, model: StudentModel, *, max_length: int, pad_token_id: int) -> None:
+    def __init__(
+        self,
+        dataset: LabelDataset,
+        tokenizer: StudentTokenizer,
+        model: StudentModel,
+        *,
+        max_length: int,
+        pad_token_id: int,
+    ) -> None:
         if max_length < 2:
             raise ValueError(
                 f"rows must have at least 2 tokens, one to read and one that is labelled, got {max_length}"
             )
+        check_tokenizer(dataset, tokenizer)
         self._selection = dataset.header.selection
         self._vocab_size = check_model(dataset, model)
         self._max_length = max_length

@@ -15,7 +15,6 @@ from labelstore.reading_order import Interval, ReadingOrder
 from labelstore.record import LabelRecord
 from labelstore.record_filter import RecordFilter, select_records
 from labelstore.shard_reader import RowGroup
-from labelstore.student_checks import StudentTokenizer, check_tokenizer
 from labelstore.torch.batch import Batch
 from labelstore.torch.collate import Collator
 from labelstore.tracks import Tracks
@@ -29,8 +28,11 @@ class BatchStream(IterableDataset[Batch]):
     """The batches of one rank; give it to a DataLoader with `batch_size=None`, or take a BatchLoader, which does.
 
     The order is a function of (seed, epoch) and of the numbers of ranks and workers. Every record comes once in an
-    epoch; where the last step has too few for all ranks, some come twice. All ranks have the same number of steps, and
-    each of their workers reads row groups of its own.
+    epoch; where the last step has too few for all ranks, some come twice. All ranks have the same number of steps.
+
+    A worker holds one pool of row groups at a time, and reads a row group once for all its records of the pool. Workers
+    whose runs of the order meet within a pool each read it: where an epoch has fewer pools than workers, take a
+    smaller pool.
 
     `state_dict` is plain JSON values, the same on all ranks. It can be loaded with any number of ranks and workers and
     any batch size: the epoch then goes on with exactly the records that no step has had.
@@ -41,7 +43,6 @@ class BatchStream(IterableDataset[Batch]):
         dataset: LabelDataset,
         collate: Collator,
         *,
-        tokenizer: StudentTokenizer,
         batch_size: int,
         seed: int | None = 0,
         rank: int = 0,
@@ -50,15 +51,14 @@ class BatchStream(IterableDataset[Batch]):
         record_filter: RecordFilter | None = None,
         pool_row_groups: int = _POOL_ROW_GROUPS,
     ) -> None:
-        """Check the student's tokenizer, and find the records to read; `batch_size` is in records, for each rank.
+        """Find the records to read; `batch_size` is in records, for each rank.
 
         `seed` None: in the dataset's order. `num_workers` is the DataLoader's, 0 like 1. A pool of row groups is
         what is shuffled and held in memory at once, by each worker.
 
         Raises:
-            ValueError: the tokenizer is not the teacher's, a number is out of its bounds, or no record passes.
+            ValueError: a number is out of its bounds, or no record passes.
         """
-        check_tokenizer(dataset, tokenizer)
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank must be in [0, {num_ranks}), got {rank}")
         self._dataset = dataset

@@ -21,7 +21,7 @@ from labelstore.selection import Selection
 from labelstore.torch import IGNORED, Batch, PackingCollator, PaddingCollator
 from labelstore.torch.losses import forward_kl, student_logprobs
 from make_records import VOCAB_SIZE, make_labels, make_record
-from make_student import make_training_dataset, tiny_model
+from make_student import make_tokenizer, make_training_dataset, tiny_model
 
 SELECTIONS = [
     Selection(top_k=8),
@@ -78,7 +78,14 @@ def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("max_length", [100, 13, 2])
 def test_a_padded_batch_holds_its_records(dataset: LabelDataset, max_length: int) -> None:
-    collate = PaddingCollator(dataset, model=VOCAB_SIZE, max_length=max_length, pad_token_id=7, pad_to_multiple_of=8)
+    collate = PaddingCollator(
+        dataset,
+        tokenizer=make_tokenizer(),
+        model=VOCAB_SIZE,
+        max_length=max_length,
+        pad_token_id=7,
+        pad_to_multiple_of=8,
+    )
     batch = collate(dataset[:5])
     assert_holds(batch, dataset[:5], max_length=max_length)
     assert batch.input_ids.shape[1] % 8 == 0
@@ -87,7 +94,7 @@ def test_a_padded_batch_holds_its_records(dataset: LabelDataset, max_length: int
 
 @pytest.mark.parametrize("row_length", [100, 34, 13])
 def test_a_packed_batch_holds_its_records(dataset: LabelDataset, row_length: int) -> None:
-    batch = PackingCollator(dataset, model=VOCAB_SIZE, row_length=row_length)(list(dataset))
+    batch = PackingCollator(dataset, tokenizer=make_tokenizer(), model=VOCAB_SIZE, row_length=row_length)(list(dataset))
     assert_holds(batch, list(dataset), max_length=row_length)
     lengths = batch.cu_seqlens.diff()
     assert batch.cu_seqlens[0] == 0 and batch.cu_seqlens[-1] == batch.input_ids.numel() and (lengths > 0).all()
@@ -121,8 +128,8 @@ def test_a_record_in_a_packed_row_gives_the_logits_and_loss_of_the_record_alone(
     model = tiny_model()
     model.set_attn_implementation(attention)
     collators: list[Any] = [
-        PackingCollator(dataset, model=model, row_length=64),
-        PaddingCollator(dataset, model=model, max_length=64),
+        PackingCollator(dataset, tokenizer=make_tokenizer(), model=model, row_length=64),
+        PaddingCollator(dataset, tokenizer=make_tokenizer(), model=model, max_length=64),
     ]
     losses = []
     for collate in collators:
@@ -154,7 +161,7 @@ def test_labels_know_the_kind_of_their_span(tmp_path: Path) -> None:
     labels = make_labels(record.input_ids[[4, 5, 6, 9, 10, 11, 12, 13]])
     record = replace(record, spans=spans, span_kinds=("reasoning", "tool_call", "answer"), labels=labels)
     dataset = make_training_dataset(tmp_path / "a", [record, make_record(2, num_labels=3)])
-    batch = PaddingCollator(dataset, model=VOCAB_SIZE, max_length=13)(list(dataset))
+    batch = PaddingCollator(dataset, tokenizer=make_tokenizer(), model=VOCAB_SIZE, max_length=13)(list(dataset))
     assert batch.soft.is_kind("answer").tolist() == [*[False] * 5, True, True, *[False] * 3]
     assert batch.soft.is_kind("reasoning", "tool_call").tolist() == [*[True] * 5, *[False] * 5]
     assert batch.soft.is_kind("completion").tolist() == [*[False] * 7, *[True] * 3]
@@ -167,8 +174,11 @@ def test_candidates_that_the_student_has_no_row_for_become_tail(tmp_path: Path) 
     records = [_with_unlikely_candidate(record) for record in records]
     dataset = make_training_dataset(tmp_path / "a", records)
     with pytest.warns(UserWarning, match=r"has 450 rows, the teacher's 500: those between are padding"):
-        collate = PaddingCollator(dataset, model=450, max_length=50)
-    soft, whole = collate(records).soft, PaddingCollator(dataset, model=500, max_length=50)(records).soft
+        collate = PaddingCollator(dataset, tokenizer=make_tokenizer(), model=450, max_length=50)
+    soft, whole = (
+        collate(records).soft,
+        PaddingCollator(dataset, tokenizer=make_tokenizer(), model=500, max_length=50)(records).soft,
+    )
     is_lost = whole.token_ids >= 450
     assert is_lost.any(dim=1).all() and soft.vocab_size == 450
     assert torch.equal(soft.token_ids, whole.token_ids.masked_fill(is_lost, -1))
@@ -194,12 +204,16 @@ def _with_unlikely_candidate(record: LabelRecord) -> LabelRecord:
 
 def test_what_makes_no_batch_is_refused(tmp_path: Path) -> None:
     dataset = make_training_dataset(tmp_path / "a", num_records=2)
-    collate = PaddingCollator(dataset, model=VOCAB_SIZE, max_length=50)
+    collate = PaddingCollator(dataset, tokenizer=make_tokenizer(), model=VOCAB_SIZE, max_length=50)
     with pytest.raises(ValueError, match="a batch needs at least one record, got none"):
         collate([])
     with pytest.raises(
         ValueError, match="rows must have at least 2 tokens, one to read and one that is labelled, got 1"
     ):
-        PackingCollator(dataset, model=VOCAB_SIZE, row_length=1)
+        PackingCollator(dataset, tokenizer=make_tokenizer(), model=VOCAB_SIZE, row_length=1)
+    with pytest.raises(ValueError, match="is not the teacher's"):
+        PaddingCollator(dataset, tokenizer=make_tokenizer(prefix="other"), model=VOCAB_SIZE, max_length=50)
+    with pytest.raises(ValueError, match="is not the teacher's"):
+        PackingCollator(dataset, tokenizer=make_tokenizer(prefix="other"), model=VOCAB_SIZE, row_length=50)
     with pytest.raises(ValueError, match="pad_to_multiple_of must be at least 1, got 0"):
-        PaddingCollator(dataset, model=VOCAB_SIZE, max_length=5, pad_to_multiple_of=0)
+        PaddingCollator(dataset, tokenizer=make_tokenizer(), model=VOCAB_SIZE, max_length=5, pad_to_multiple_of=0)
