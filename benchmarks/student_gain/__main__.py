@@ -172,7 +172,10 @@ def main(
         say=lambda message: click.echo(message, err=True),
     )
     result = benchmark.run(METHODS, num_seeds=num_seeds)
-    command = f"make bench-student STUDENT='--steps {num_steps} --seeds {num_seeds}'"
+    options = [f"--kind {kind}" for kind in kinds]
+    options += [f"--steps {num_steps}", f"--seeds {num_seeds}", f"--held-out-records {held_out_records}"]
+    options += [f"--hidden-size {hidden_size}", f"--layers {num_layers}"]
+    command = f"make bench-student STUDENT='{' '.join(options)}'"
     write_report(result, images_dir=_IMAGES_DIR if write else work_dir, is_result=write, command=command)
 
 

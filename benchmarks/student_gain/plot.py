@@ -73,7 +73,7 @@ def _draw_point(axes: Any, row: MethodRow) -> None:
 
 def _draw_bound(axes: Any, row: MethodRow) -> None:
     """The full distribution's students: a line, as its bytes are off the page."""
-    height, spread = row.mean["kl_nats"], row.spread["kl_nats"]
+    height, spread = row.mean["kl_nats"], row.spread["kl_nats"] or 0.0
     axes.axhspan(height - spread, height + spread, color="#999999", alpha=0.25, linewidth=0)
     axes.axhline(height, color="#555555", linewidth=1, linestyle="--")
     axes.annotate(

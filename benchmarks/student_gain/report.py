@@ -27,7 +27,7 @@ def write_report(result: Mapping[str, Any], *, images_dir: Path, is_result: bool
             "student-gain",
             title="What a student gains from soft labels",
             table=table,
-            note=_note(result, rows),
+            note=_note(result),
             command=command,
             content={**result, "rows": [dataclasses.asdict(row) for row in rows]},
         )
@@ -43,10 +43,10 @@ def table_of(rows: Sequence[MethodRow], teacher: Mapping[str, float]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        behind = "" if row.behind_full is None else f"{row.behind_full[0]:+.4f} ± {row.behind_full[1]:.4f}"
+        behind = "" if row.behind_full is None else _with_spread(*row.behind_full, form="+.4f")
         share = "" if row.share_of_gain is None else f"{row.share_of_gain:.0%}"
         read = "" if row.read_microseconds_per_label is None else f"{row.read_microseconds_per_label:.1f}"
-        values = [f"{row.mean[name]:.4f} ± {row.spread[name]:.4f}" for name in QUALITIES]
+        values = [_with_spread(row.mean[name], row.spread[name]) for name in QUALITIES]
         lines.append(
             f"| {row.method} | {row.candidates_per_label:,.1f} | {row.bytes_per_label:,.1f} | {values[0]} | {behind} "
             f"| {share} | {' | '.join(values[1:])} | {read} |"
@@ -56,7 +56,11 @@ def table_of(rows: Sequence[MethodRow], teacher: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _note(result: Mapping[str, Any], rows: Sequence[MethodRow]) -> str:
+def _with_spread(mean: float, spread: float | None, *, form: str = ".4f") -> str:
+    return f"{mean:{form}}" if spread is None else f"{mean:{form}} ± {spread:.4f}"
+
+
+def _note(result: Mapping[str, Any]) -> str:
     recipe = result["recipe"]
     seeds = len({run["seed"] for run in result["runs"]})
     seconds = sum(run["seconds"] for run in result["runs"])
@@ -69,12 +73,12 @@ step, the first {recipe["max_length"]} tokens of it; the same tokens in the same
 weights and order. Nothing was tuned for a method; no soft loss is mixed with hard labels.
 
 *KL* is KL(teacher || student) over the whole vocabulary, *loss* -ln of the student's probability of the next token,
-*calibration error* that of its likeliest token in 15 bins, all of {result["held_out_labels"]:,} held-out labels at most
-({recipe["max_length"]} tokens of each record). *±* is the standard deviation over seeds; *behind full* is the
-difference to the full distribution's student of the same seed, which begins alike and reads the same. *Share of the
-gain*: 0% is the KL of hard labels, 100% that of the full distribution. *Bytes* are of the files, hard columns
-included, a codec's model spread over a million labels; the full distribution as float16. *Read*: processor time of a
-shuffled pass to batches. Codec `standard` where none is named. Students took {seconds / 60:.0f} minutes in all.
+*calibration error* that of its likeliest token in 15 bins, all of {result["held_out_labels"]:,} held-out labels. *±* is
+the standard deviation over seeds; *behind full* is the difference to the full distribution's student of the same seed,
+which begins alike and reads the same. *Share of the gain*: 0% is the KL of hard labels, 100% that of the full
+distribution. *Bytes* are of the files, hard columns included, a codec's model spread over a million labels; the full
+distribution as float16. *Read*: processor time of a shuffled pass to batches. Codec `standard` where none is named.
+Students took {seconds / 60:.0f} minutes in all.
 """
 
 

@@ -16,15 +16,18 @@ _FLOAT16_BYTES = 2  # how the full distribution would be stored
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodRow:
-    """What a kind of labels costs, and what its students came to: mean and standard deviation over seeds."""
+    """What a kind of labels costs, and what its students came to: mean and standard deviation over seeds.
+
+    One seed has no deviation: None.
+    """
 
     method: str
     bytes_per_label: float  # hard columns included
     candidates_per_label: float
     read_microseconds_per_label: float | None
     mean: Mapping[str, float]
-    spread: Mapping[str, float]
-    behind_full: tuple[float, float] | None  # KL less that of the full distribution's student of the same seed
+    spread: Mapping[str, float | None]
+    behind_full: tuple[float, float | None] | None  # KL less that of the full distribution's student of the same seed
     share_of_gain: float | None  # 0: as hard labels, 1: as the full distribution
 
 
@@ -74,5 +77,5 @@ def _candidates(method: str, result: Mapping[str, Any]) -> float:
     return float(result["labels"][method]["candidates_per_label"])
 
 
-def _deviation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def _deviation(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None

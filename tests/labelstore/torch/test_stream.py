@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from labelstore.dataset import LabelDataset, open_dataset
 from labelstore.record_filter import RecordFilter
+from labelstore.shard_reader import RowGroup
 from labelstore.torch import Batch, BatchLoader, BatchStream, PaddingCollator
 from make_records import VOCAB_SIZE
 from make_student import make_tokenizer, make_training_dataset
@@ -66,6 +68,31 @@ def test_ranks_have_equal_steps_and_each_record_goes_to_one(
     )
     had = [record_id for part in taken for batch in part for record_id in batch]
     assert sorted(set(had)) == all_ids(dataset) and len(had) - NUM_RECORDS < num_ranks
+
+
+def test_a_row_group_is_read_once_by_each_worker_whose_run_meets_its_pool(
+    dataset: LabelDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    whole = LabelDataset.read_row_group
+
+    def read_row_group(self: LabelDataset, place: int) -> RowGroup:
+        read.append(place)
+        return whole(self, place)
+
+    monkeypatch.setattr(LabelDataset, "read_row_group", read_row_group)
+    num_groups = len(dataset.row_group_starts) - 1
+
+    def times_read(*, num_ranks: int, pool_row_groups: int) -> list[int]:
+        read.clear()
+        for rank in range(num_ranks):
+            ids_of(stream(dataset, rank=rank, num_ranks=num_ranks, pool_row_groups=pool_row_groups))
+        return sorted(Counter(read).values())
+
+    assert times_read(num_ranks=1, pool_row_groups=2) == [1] * num_groups
+    assert sum(times_read(num_ranks=2, pool_row_groups=1)) <= num_groups + 1
+    shared = times_read(num_ranks=2, pool_row_groups=num_groups)
+    assert shared[-1] == 2 and sum(shared) > num_groups + 1
 
 
 def test_more_lanes_than_records_repeat_records(dataset: LabelDataset) -> None:
