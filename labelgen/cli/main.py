@@ -8,6 +8,7 @@ import os
 import click
 
 import labelgen
+from labelgen.cli.card import card
 from labelgen.cli.convert import convert
 from labelgen.cli.doctor import doctor
 from labelgen.cli.export import export
@@ -15,6 +16,7 @@ from labelgen.cli.finish import finish
 from labelgen.cli.generate import generate
 from labelgen.cli.inspect import inspect
 from labelgen.cli.plan import plan
+from labelgen.cli.push import push
 from labelgen.cli.score import score
 from labelgen.cli.status import status
 from labelgen.cli.verify import verify
@@ -60,5 +62,5 @@ def main(ctx: click.Context) -> None:
         ctx.color = False
 
 
-for command in (generate, score, plan, status, inspect, verify, convert, export, finish, doctor):
+for command in (generate, score, plan, status, inspect, verify, convert, export, card, push, finish, doctor):
     main.add_command(command)

@@ -27,6 +27,7 @@ from labelstore.header import HEADER_NAME, Header
 from labelstore.local_files import make_folders
 from labelstore.manifest import MANIFEST_NAME, Manifest
 from labelstore.model_source import ModelSource
+from labelstore.readme import README_NAME, first_readme, is_unedited
 from labelstore.record import LabelRecord
 from labelstore.rescored import intact_rescored
 from labelstore.sealed_json import unseal
@@ -51,32 +52,6 @@ MAX_SHARD_BYTES = 500_000_000
 CONVERSION_NAME = ".labelgen/conversion.json"
 ORPHANS_DIR = ".labelgen/orphans"
 _SHARD_NAME = re.compile(r"data/(\d{6,})-(\d+)-([0-9a-f]{8})\.parquet")
-
-_README = """\
----
-configs:
-- config_name: default
-  data_files: data/*.parquet
-tags:
-- distillation
-- soft-labels
-- labelgen
----
-# Teacher labels
-
-Labels of the teacher `{teacher}` ({selection}, {vocab_size:,} rows), made with labelgen {version}.
-
-```python
-import labelstore
-
-dataset = labelstore.open_dataset("path/to/this/folder")
-record = dataset[0]
-record.input_ids, record.token_ids, record.logprobs
-```
-
-The shards are Parquet: `datasets.load_dataset`, DuckDB, pandas and polars open them. Texts and ids are plain columns;
-so are the soft labels of the codec `open`. Those of the other codecs are packed, and are read as above.
-"""
 
 
 class DatasetWriter:
@@ -229,7 +204,7 @@ class DatasetWriter:
         root = self.store.root
         make_folder(root)
         if self.store.put_new(HEADER_NAME, header.to_bytes()):
-            self.store.put_new("README.md", _readme(header))
+            self._write_readme(header)
             return header
         existing = Header.from_bytes(self.store.read(HEADER_NAME), origin=f"{root}/{HEADER_NAME}")
         if existing.fingerprint != header.fingerprint and not is_begun and not self.store.names(ENTRIES_DIR):
@@ -239,11 +214,17 @@ class DatasetWriter:
             if self.store.names(ENTRIES_DIR):
                 self.store.replace(HEADER_NAME, existing.to_bytes())
                 check_same_fingerprint(existing, header, origin=str(root))
-            self.store.replace("README.md", _readme(header))
+            self._write_readme(header)
             return header
-        self.store.put_new("README.md", _readme(existing))  # a crash may have come between the two
+        self.store.put_new(README_NAME, first_readme(existing))  # a crash may have come between the two
         check_same_fingerprint(existing, header, origin=str(root))
         return existing
+
+    def _write_readme(self, header: Header) -> None:
+        """Begin with a README; one of an earlier header is replaced, unless somebody has edited it."""
+        content = first_readme(header)
+        if not self.store.put_new(README_NAME, content) and is_unedited(self.store.read(README_NAME)):
+            self.store.replace(README_NAME, content)
 
     def write_shards(
         self,
@@ -395,15 +376,6 @@ def _holds(store: LocalStore, name: str, content: bytes) -> bool:
 def utc_now() -> str:
     """Return the time as ISO 8601 in UTC, to the second."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-
-
-def _readme(header: Header) -> bytes:
-    return _README.format(
-        teacher=header.teacher,
-        selection=header.selection,
-        vocab_size=header.vocab_size,
-        version=header.labelgen_version,
-    ).encode()
 
 
 def _shown(value: object) -> str:

@@ -22,6 +22,7 @@ __all__ = ["LocalStore", "ReadableStore", "RemoteStore", "Store", "open_store", 
 _TEMPORARY = ".labelgen/tmp"
 _STALE_SECONDS = 24 * 3600
 _PIECE_BYTES = 1 << 24
+_HUB_READAHEAD_BYTES = 1 << 12  # a hub's file system reads so much behind each range; 5 MiB if it is not told
 _CLAIM_SECONDS = 10  # a claim that is older was left by a writer that died; giving a name takes milliseconds
 
 
@@ -146,7 +147,8 @@ class RemoteStore:
             ValueError: fsspec does not know this kind of URL.
         """
         self._url = url
-        self._fs, self._root = fsspec.core.url_to_fs(url)
+        options = {"block_size": _HUB_READAHEAD_BYTES} if url.startswith("hf://") else {}
+        self._fs, self._root = fsspec.core.url_to_fs(url, **options)
 
     def __str__(self) -> str:
         return self._url
