@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from labelgen.cli.options import json_option, output_option
+
+if TYPE_CHECKING:
+    from labelstore.location import Location
 
 __all__ = ["convert"]
 
@@ -19,7 +22,7 @@ __all__ = ["convert"]
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings and errors only.")
 def convert(
-    sources: tuple[str, ...], output_dir: Path, codec: str | None, top_k: int | None, as_json: bool, quiet: bool
+    sources: tuple[str, ...], output_dir: Location, codec: str | None, top_k: int | None, as_json: bool, quiet: bool
 ) -> None:
     """Write the finished datasets SRC (folders or URLs) as one new dataset: other codec, fewer candidates, joined.
 

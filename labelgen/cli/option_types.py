@@ -1,15 +1,18 @@
-"""Values of options that are more than a word: a text in a file, and name=value."""
+"""Values of options that are more than a word: a place, a text in a file, and name=value."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["NAME_AND_VALUE", "TEXT_FILE"]
+if TYPE_CHECKING:
+    from labelstore.location import Location
+
+__all__ = ["LOCATION", "NAME_AND_VALUE", "TEXT_FILE"]
 
 
 class _TextFile(click.ParamType[str]):
@@ -43,5 +46,20 @@ class _NameAndValue(click.ParamType[tuple[str, Any]]):
             return name, text
 
 
+class _Location(click.ParamType["Location"]):
+    """A folder, or the URL of a place in an object store."""
+
+    name = "location"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        from labelstore.location import as_location
+
+        try:
+            return as_location(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+LOCATION = _Location()
 TEXT_FILE = _TextFile()
 NAME_AND_VALUE = _NameAndValue()

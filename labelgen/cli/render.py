@@ -49,7 +49,7 @@ def print_summary(summary: RunSummary, *, as_json: bool) -> None:
         rows["speed"] = f"{summary.labels_per_second:,.0f} labelled tokens/s over {summary.seconds:,.1f} s"
     rows |= rescored_rows(summary.rescored)
     if summary.num_rejected:
-        rows["rejected"] = f"{summary.num_rejected:,} (see .labelgen/rejected.jsonl)"
+        rows["rejected"] = f"{summary.num_rejected:,} (see .labelgen/rejected/)"
     print_rows(str(summary.output_dir), rows)
     for warning in summary.notes:
         click.secho(f"warning: {warning}", fg="yellow", err=True)

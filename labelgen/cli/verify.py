@@ -12,6 +12,7 @@ from labelgen.cli.options import dataset_argument, gpu_memory_option, json_optio
 from labelgen.cli.render_rescored import rescored_values
 
 if TYPE_CHECKING:
+    from labelstore.location import Location
     from labelstore.repair import RepairReport
     from labelstore.verify import VerifyReport
 
@@ -46,7 +47,7 @@ _SHOWN_FINDINGS = 50
 @tensor_parallel_option
 @json_option
 def verify(
-    dataset: str,
+    dataset: Location,
     is_repair: bool,
     num_rescored: int | None,
     teacher: str | None,
@@ -93,7 +94,7 @@ def verify(
         raise SystemExit(1)
 
 
-def _print_repair(repaired: RepairReport, dataset: str) -> None:
+def _print_repair(repaired: RepairReport, dataset: Location) -> None:
     for name in repaired.restored:
         click.echo(f"written again from the manifest: {name}")
     for name in repaired.kept_aside:
@@ -104,7 +105,7 @@ def _print_repair(repaired: RepairReport, dataset: str) -> None:
         )
 
 
-def _print_findings(report: VerifyReport, dataset: str, *, as_json: bool) -> dict[str, Any]:
+def _print_findings(report: VerifyReport, dataset: Location, *, as_json: bool) -> dict[str, Any]:
     """Print what was found, for people; return it for --json."""
     findings = [
         {"file": finding.file, "record": finding.record, "message": finding.message} for finding in report.findings

@@ -23,6 +23,7 @@ from labelstore.dataset_writer import DatasetWriter, shard_name
 from labelstore.entry import Entry, LabelCounts, ShardEntry, total_counts
 from labelstore.errors import DamagedDatasetError
 from labelstore.local_files import LocalFile, remove
+from labelstore.location import Location, as_location
 from labelstore.model_source import ENOUGH_LABELS
 from labelstore.provenance import lossy_codecs, recorded_of_conversion
 from labelstore.record import LabelRecord
@@ -69,7 +70,7 @@ class SilentWatcher:
 class ConversionSummary:
     """What a conversion came to."""
 
-    output_dir: Path
+    output_dir: Location
     codec: str
     counts: LabelCounts  # of the whole new dataset
     num_bytes: int
@@ -89,7 +90,7 @@ def convert_datasets(
     labelgen_version: str,
     watcher: ConversionWatcher,
 ) -> ConversionSummary:
-    """Convert finished datasets (folders or fsspec URLs) into one new dataset in a local folder.
+    """Convert finished datasets (folders or fsspec URLs) into one new dataset.
 
     `codec` None keeps the sources' codec, `top_k` None all candidates. Run again, it goes on with what is missing.
 
@@ -100,7 +101,7 @@ def convert_datasets(
     """
     if codec is not None:
         codec_named(codec)
-    output_dir = Path(output_dir)
+    output_dir = as_location(output_dir)
     plan = make_plan(locations, output_dir, codec=codec, top_k=top_k, labelgen_version=labelgen_version)
     return _Conversion(plan, output_dir, watcher).run()
 
@@ -108,7 +109,7 @@ def convert_datasets(
 class _Conversion:
     """The carrying out of a plan."""
 
-    def __init__(self, plan: Plan, output_dir: Path, watcher: ConversionWatcher) -> None:
+    def __init__(self, plan: Plan, output_dir: Location, watcher: ConversionWatcher) -> None:
         self._plan = plan
         self._codec = CODECS[plan.codec]
         self._watcher = watcher
@@ -141,7 +142,7 @@ class _Conversion:
                 publishing.result()
         manifest, _ = writer.finish()
         return ConversionSummary(
-            output_dir=writer.store.root,
+            output_dir=writer.store.location,
             codec=plan.codec,
             counts=total_counts(manifest.entries),
             num_bytes=_num_bytes(manifest.entries),
