@@ -15,9 +15,8 @@ from typing import Any
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
-__all__ = ["FAULTS", "KEY", "SECRET", "S3Proxy", "s3_proxy"]
+__all__ = ["FAULTS", "KEY", "SECRET", "S3Proxy", "running_proxy", "s3_proxy"]
 
 KEY, SECRET = "AKIAPLANTEDKEY000001", "planted/secret+key/0123456789abcdefghijkl"
 # lost: the server does what is asked, and the answer never comes.
@@ -112,6 +111,8 @@ class _ProxyServer(http.server.ThreadingHTTPServer):
 
 @pytest.fixture(scope="session")
 def running_proxy() -> Iterator[tuple[S3Proxy, str]]:
+    from moto.server import ThreadedMotoServer  # takes seconds
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     proxy = S3Proxy(server_port=server.get_host_and_port()[1])
@@ -147,6 +148,7 @@ def s3_proxy(running_proxy: tuple[S3Proxy, str], monkeypatch: pytest.MonkeyPatch
     connection.request("POST", "/moto-api/reset")
     connection.getresponse().read()
     connection.close()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # they remember the address
     fsspec.filesystem("s3").mkdir("bucket")
     proxy.requests.clear()
     return proxy

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labelgen.cli.options import dataset_argument
+from labelgen.cli.plain_text import echo
 
 if TYPE_CHECKING:
     from labelstore.location import Location
@@ -25,5 +26,5 @@ def finish(dataset: Location) -> None:
 
     manifest, orphans = finish_dataset(dataset)
     for name in orphans:
-        click.echo(f"moved {name} to .labelgen/orphans/: no entry lists it", err=True)
-    click.echo(f"{dataset}: {len(manifest.entries)} blocks in manifest.json")
+        echo(f"moved {name} to .labelgen/orphans/: no entry lists it", err=True)
+    echo(f"{dataset}: {len(manifest.entries)} blocks in manifest.json")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from labelgen.cli.plain_text import echo
 from labelgen.cli.render_rescored import rescored_rows
 from labelgen.prompts.snapshot import PromptSnapshot
 from labelgen.rescore.limits import Limits
@@ -65,9 +66,9 @@ def rescore(
             own.close()
     if not quiet:
         for change in changes:
-            click.echo(f"  {change}")
-        click.echo(rescored_rows(rescored)["rescored"])
-        click.echo(f"  limits: {limits.median_nats:.1e} (median), {limits.p999_nats:.1e} nats (p99.9): {limits.origin}")
+            echo(f"  {change}")
+        echo(rescored_rows(rescored)["rescored"])
+        echo(f"  limits: {limits.median_nats:.1e} (median), {limits.p999_nats:.1e} nats (p99.9): {limits.origin}")
         for problem in rescored.problems:
-            click.echo(f"✗ {problem}")
+            echo(f"✗ {problem}")
     return rescored

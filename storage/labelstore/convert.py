@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from labelstore.codecs import CODECS, codec_named
 from labelstore.conversion_plan import Plan, Source, make_plan
 from labelstore.cut import cut_labels
-from labelstore.dataset_writer import DatasetWriter, shard_name
+from labelstore.dataset_writer import DatasetWriter
 from labelstore.entry import Entry, LabelCounts, ShardEntry, total_counts
 from labelstore.errors import DamagedDatasetError
+from labelstore.file_names import shard_name
 from labelstore.local_files import LocalFile, remove
 from labelstore.location import Location, as_location
 from labelstore.model_source import ENOUGH_LABELS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from labelstore.entry import (
     withdrawal_name,
 )
 from labelstore.errors import DamagedDatasetError, FingerprintError, NotADatasetError
+from labelstore.file_names import block_of_shard, shard_name
 from labelstore.header import HEADER_NAME, Header
 from labelstore.location import Location
 from labelstore.manifest import MANIFEST_NAME, Manifest
@@ -41,7 +41,6 @@ __all__ = [
     "check_folder",
     "check_same_fingerprint",
     "finish_dataset",
-    "shard_name",
     "utc_now",
 ]
 
@@ -50,7 +49,6 @@ __all__ = [
 MAX_SHARD_BYTES = 500_000_000
 CONVERSION_NAME = ".labelgen/conversion.json"
 ORPHANS_DIR = ".labelgen/orphans"
-_SHARD_NAME = re.compile(r"data/(\d{6,})-(\d+)-([0-9a-f]{8})\.parquet")
 
 _README = """\
 ---
@@ -285,11 +283,6 @@ class DatasetWriter:
         return entry
 
 
-def shard_name(block: str, number: int, sha256: str) -> str:
-    """Return the name of a block's shard."""
-    return f"data/{block}-{number}-{sha256[:8]}.parquet"
-
-
 def finish_dataset(location: str | Path) -> tuple[Manifest, list[str]]:
     """Fold a dataset's entries into its manifest and move aside what a crash left in data/.
 
@@ -308,8 +301,7 @@ def finish_dataset(location: str | Path) -> tuple[Manifest, list[str]]:
     listed = {shard.name for entry in entries.values() for shard in entry.shards}
     orphans = []
     for name in store.names("data"):
-        match = _SHARD_NAME.fullmatch(name)
-        if match is not None and match[1] in entries and name not in listed:
+        if block_of_shard(name) in entries and name not in listed:
             store.move(name, f"{ORPHANS_DIR}/{name.rsplit('/', 1)[-1]}")
             orphans.append(name)
     store.remove_stale_scratch()

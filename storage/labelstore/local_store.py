@@ -8,7 +8,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from labelstore.errors import NotADatasetError
+from labelstore.errors import DamagedDatasetError, NotADatasetError
+from labelstore.file_names import is_inside
 from labelstore.local_files import LocalFile, have_no_links, link, make_folders, remove, rename
 
 __all__ = ["LocalStore"]
@@ -19,26 +20,27 @@ _CLAIM_SECONDS = 10  # a claim that is older was left by a writer that died; giv
 
 
 class LocalStore:
-    """The files of a folder; a `Store`."""
+    """The files of a folder; a `Store`. Names and links that lead out of the folder are refused."""
 
     def __init__(self, root: Path) -> None:
         self.location = root
         self.local_dir = root
+        self._inside: set[str] = set()  # names that were looked at
 
     def __str__(self) -> str:
         return str(self.location)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        with (self.location / name).open("rb") as file:
+        with self._path(name).open("rb") as file:
             file.seek(start)
             return file.read() if stop is None else file.read(stop - start)
 
     def size(self, name: str) -> int:
-        return (self.location / name).stat().st_size
+        return self._path(name).stat().st_size
 
     def names(self, folder: str) -> list[str]:
         try:
-            return sorted(f"{folder}/{path.name}" for path in (self.location / folder).iterdir() if path.is_file())
+            return sorted(f"{folder}/{path.name}" for path in self._path(folder).iterdir() if path.is_file())
         except FileNotFoundError:
             return []
 
@@ -73,17 +75,17 @@ class LocalStore:
             rename(scratch_path, self._made_parent(name))
 
     def jot(self, name: str, content: bytes) -> None:
-        path = self.location / name
+        path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch_path = path.with_suffix(".tmp")
         scratch_path.write_bytes(content)
         scratch_path.replace(path)
 
     def move(self, name: str, new_name: str) -> None:
-        rename(self.location / name, self._made_parent(new_name))
+        rename(self._path(name), self._made_parent(new_name))
 
     def delete(self, name: str) -> None:
-        remove(self.location / name)
+        remove(self._path(name))
 
     def scratch_path(self) -> Path:
         return self._made_parent(f"{_TEMPORARY}/{uuid.uuid4().hex}")
@@ -108,10 +110,44 @@ class LocalStore:
         finally:
             remove(scratch_path)
 
-    def _made_parent(self, name: str) -> Path:
+    def _path(self, name: str) -> Path:
+        """Return the path of a name inside the folder.
+
+        Raises:
+            DamagedDatasetError: the name, or a link, leads out of it; or it is no file and no folder.
+        """
         path = self.location / name
+        if name not in self._inside:
+            if not is_inside(name):
+                raise DamagedDatasetError(f"{self}: a name in it leads out of its folder: {name!r}")
+            if path.is_symlink() or path.parent.is_symlink() or path.parent.parent.is_symlink():
+                _check_link(path, self.location)
+            if path.exists():
+                if not path.is_file() and not path.is_dir():
+                    raise DamagedDatasetError(f"{path}: is neither a file nor a folder; delete it")
+                self._inside.add(name)
+        return path
+
+    def _made_parent(self, name: str) -> Path:
+        path = self._path(name)
         make_folders(path.parent)
         return path
+
+
+def _check_link(path: Path, root: Path) -> None:
+    """Refuse a path that leads out of a folder.
+
+    Raises:
+        DamagedDatasetError: it does.
+    """
+    home = root.resolve()
+    if home.parent.name == "snapshots":  # a hub's cache: the files of all snapshots are in blobs/ beside them
+        home = home.parent.parent
+    if not path.resolve().is_relative_to(home):
+        raise DamagedDatasetError(
+            f"{path}: is a link out of the dataset's folder, to {path.resolve()}. Put the files themselves there; a "
+            f"dataset as a whole may stand behind a link"
+        )
 
 
 def _rename_claimed(scratch_path: Path, path: Path, claim_path: Path) -> bool:

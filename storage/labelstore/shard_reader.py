@@ -17,6 +17,7 @@ from labelstore.checksums import HASH_BYTES, Range, column_ranges, hash_list_byt
 from labelstore.codecs import CODECS, DecodedLabels, Decoder
 from labelstore.entry import ShardEntry
 from labelstore.errors import DamagedDatasetError
+from labelstore.parquet_bounds import check_bounds
 from labelstore.record import LabelRecord, record_id_of
 from labelstore.schema import HARD_FIELDS, HardColumns
 from labelstore.store import ReadableStore, read_pieces, read_range
@@ -180,6 +181,7 @@ class ShardReader:
         pieces = {part: self._read_checked(index, part, place) for place, part in enumerate(parts)}
         source = _KnownBytes(pieces, size=self._entry.num_bytes)
         try:
+            check_bounds(self._metadata, index, num_bytes=self._entry.num_bytes)
             parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=self._metadata, pre_buffer=False)
             return parquet.read_row_group(index, columns=columns, use_threads=False)
         except (pa.ArrowException, ValueError, OSError) as error:
@@ -217,7 +219,10 @@ class ShardReader:
 
     def _parse_footer(self) -> pq.FileMetaData:
         # The parser wants a whole file: "PAR1", then the footer that was just checked.
-        metadata = pq.read_metadata(io.BytesIO(b"PAR1" + self._footer))
+        try:
+            metadata = pq.read_metadata(io.BytesIO(b"PAR1" + self._footer))
+        except (pa.ArrowException, OSError) as error:
+            raise self._damage(f"its footer cannot be read: {error}") from error
         counted = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         if counted != self._entry.row_group_records:
             raise self._damage(f"its row groups hold {counted} records, its entry says {self._entry.row_group_records}")

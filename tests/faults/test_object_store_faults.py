@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from s3_server import FAULTS, S3Proxy, running_proxy, s3_proxy
 
 import labelgen
 import labelstore
 from labelgen.cli import main
+from labelgen.job.progress import RunSummary
 from labelgen.job.status import read_status
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Answer, EngineError, Refusal, Request
@@ -23,8 +23,7 @@ from labelstore.errors import NotADatasetError
 from labelstore.object_store import ObjectStore
 from labelstore.reject_log import read_rejects
 from labelstore.selection import Selection
-
-__all__ = ["running_proxy", "s3_proxy"]
+from s3_server import FAULTS, KEY, SECRET, S3Proxy
 
 URL = "s3://bucket/labels"
 SELECTION = Selection(top_k=4)
@@ -48,7 +47,7 @@ class UntouchedTeacher(FakeTeacher):
         raise AssertionError("the engine was started")
 
 
-def run(output: str | Path, source: str | Path, kind: type[FakeTeacher] = FakeTeacher) -> labelgen.RunSummary:
+def run(output: str | Path, source: str | Path, kind: type[FakeTeacher] = FakeTeacher) -> RunSummary:
     spec = labelgen.RunSpec(
         task="generate",
         sources=(str(source),),
@@ -97,13 +96,19 @@ def test_a_job_on_an_object_store_dies_goes_on_and_is_looked_at_by_url(
     assert run(URL, prompts).num_new_records < len(wanted), "the journal is there again"
     assert contents(URL) == wanted and labelstore.verify_dataset(URL).findings == []
     assert len(read_rejects(store)) == 1 and read_status(URL).state == "finished"
-    assert not store.names(".labelgen/journal") 
+    assert not store.names(".labelgen/journal")
     run(URL, prompts, UntouchedTeacher)
 
     invoke = CliRunner().invoke
-    for command in (["status", URL], ["finish", URL], ["inspect", URL], ["inspect", f"{URL}/", "--json"], ["verify", URL]):
+    for command in (
+        ["status", URL],
+        ["finish", URL],
+        ["inspect", URL],
+        ["inspect", f"{URL}/", "--json"],
+        ["verify", URL],
+    ):
         shown = invoke(main, command)
-        assert shown.exit_code == 0 and "5" in shown.output, command
+        assert shown.exit_code == 0 and shown.output, (command, shown.output)
     converted = invoke(main, ["convert", URL, "-o", "s3://bucket/exact", "--codec", "exact", "--quiet"])
     assert converted.exit_code == 0, converted.output
     assert contents("s3://bucket/exact") == wanted and labelstore.verify_dataset("s3://bucket/exact").is_sound
@@ -151,7 +156,7 @@ def test_a_store_that_goes_away_for_good_ends_the_job_and_the_same_command_goes_
         run("s3://nobucket/labels", source, UntouchedTeacher)
     run(URL, source)
     total = len(s3_proxy.requests)
-    for number in range(5, total, max(total // (6 * NUM_JOBS), 1)):
+    for number in range(5, total, max(total // (NUM_JOBS + 1), 1)):
         url = f"s3://bucket/away-{number}"
         left = [number]
 
@@ -160,7 +165,7 @@ def test_a_store_that_goes_away_for_good_ends_the_job_and_the_same_command_goes_
             return "500" if left[0] < 0 else None
 
         s3_proxy.fault = fault
-        with pytest.raises(labelstore.StorageError, match="did not|cannot be written"):
+        with pytest.raises(labelstore.StorageError, match=r"did not|cannot be written"):
             run(url, source)
         s3_proxy.forget()
         run(url, source)
@@ -170,6 +175,52 @@ def test_a_store_that_goes_away_for_good_ends_the_job_and_the_same_command_goes_
 
 def test_wrong_keys_end_the_job_before_the_engine_starts(s3_proxy: S3Proxy, source: Path) -> None:
     for verbs in (("GET", "HEAD", "PUT"), ("PUT",)):
-        s3_proxy.fault = lambda method, path, verbs=verbs: "403" if method in verbs else None
+
+        def refused(method: str, path: str, verbs: tuple[str, ...] = verbs) -> str | None:
+            return "403" if method in verbs else None
+
+        s3_proxy.fault = refused
         with pytest.raises(labelstore.StorageError, match=r"refuses to (read|list|write) it.*AWS_ACCESS_KEY_ID"):
             run(URL, source, UntouchedTeacher)
+
+
+def test_a_key_stands_in_no_file_and_no_line_that_is_shown(
+    s3_proxy: S3Proxy, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = [KEY, SECRET, "hf_plantedtokenofthehub", "hunter2"]
+    monkeypatch.setenv("HF_TOKEN", planted[2])
+    monkeypatch.setattr("labelstore.object_store._FIRST_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(
+        "labelgen.job.runner._load_teacher", lambda spec: FakeTeacher(selection=spec.selection, max_model_len=64)
+    )
+    base = ["generate", str(source), "--teacher", "fake", "--max-tokens", "4"]
+    commands = [
+        [*base, "-o", URL],
+        [*base, "-o", str(tmp_path / "local")],
+        [*base, "-o", URL, "--dry-run"],
+        [*base, "-o", URL, "--dry-run", "--yaml"],
+        ["inspect", URL, "--json"],
+        ["status", URL, "--json"],
+        ["verify", URL],
+        ["convert", URL, "-o", str(tmp_path / "converted"), "--codec", "exact"],
+        [*base, "-o", f"s3://{KEY}:hunter2@bucket/labels"],
+        ["inspect", "https://user:hunter2@host/labels"],
+        ["generate", "https://user:hunter2@host/prompts.jsonl", "-o", str(tmp_path / "other"), "--teacher", "fake"],
+        ["convert", "https://host/labels?token=hunter2", "-o", str(tmp_path / "other")],
+    ]
+    output = []
+    for fault in (None, "403", "500"):
+        for command in commands:
+            s3_proxy.fault = lambda method, path, fault=fault: fault  # type: ignore[misc]
+            result = CliRunner().invoke(main, command)
+            assert (result.exit_code == 0) == (fault is None and "hunter2" not in str(command)) or fault, result.output
+            assert result.exception is None or isinstance(result.exception, SystemExit), (command, result.exception)
+            output.append(result.output)
+    s3_proxy.forget()
+    fs = ObjectStore(URL)._fs
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    files += [fs.cat_file(name) for name in fs.find("bucket")]
+    assert len(files) > 20 and len(output) == 3 * len(commands)
+    for secret in planted:
+        assert not [text for text in output if secret in text], secret
+        assert not [content for content in files if secret.encode() in content], secret

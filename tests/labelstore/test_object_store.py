@@ -9,9 +9,7 @@ import pytest
 from labelstore.errors import NotADatasetError, UnreachableStoreError
 from labelstore.object_store import ObjectStore
 from labelstore.store import exists, open_store, open_writable_store, read_if_there, update
-from s3_server import FAULTS, S3Proxy, running_proxy, s3_proxy
-
-__all__ = ["running_proxy", "s3_proxy"]
+from s3_server import FAULTS, S3Proxy
 
 URL = "s3://bucket/some/labels"
 
