@@ -41,16 +41,16 @@ class LocalStore:
     def names(self, folder: str) -> list[str]:
         try:
             return sorted(f"{folder}/{path.name}" for path in self._path(folder).iterdir() if path.is_file())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def top_names(self) -> list[str]:
         try:
             return sorted(path.name for path in self.location.iterdir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if self.location.exists():
+                raise NotADatasetError(f"{self}: is a file; give -o a folder") from error
             return []
-        except NotADirectoryError:
-            raise NotADatasetError(f"{self}: is a file; give -o a folder") from None
 
     def make_ready(self) -> None:
         try:

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from labelstore.errors import NotADatasetError, UnreachableStoreError
+from labelstore.errors import DamagedDatasetError, NotADatasetError, UnreachableStoreError
+from labelstore.file_names import is_inside
 from labelstore.local_files import make_folders, remove
 
 __all__ = ["ObjectStore"]
@@ -41,7 +42,10 @@ _FIRST_PATIENCE_SECONDS = 20.0
 _STALE_SECONDS = 24 * 3600
 
 _FINAL_ERRNOS = {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.EISDIR, errno.ENOTDIR, getattr(errno, "EREMCHG", 78)}
-_CLIENT_LIBRARIES = {"botocore", "aiobotocore", "aiohttp", "http", "gcsfs", "google", "azure", "asyncio"}
+_CLIENT_LIBRARIES = {
+    *("botocore", "aiobotocore", "gcsfs", "google", "azure", "huggingface_hub"),
+    *("aiohttp", "httpx", "httpcore", "http", "asyncio"),
+}
 
 
 class ObjectStore:
@@ -73,13 +77,17 @@ class ObjectStore:
         if stop is not None and stop <= start:
             self.size(name)
             return b""
-        try:
-            content: bytes = self._try("read", name, lambda fs, path: fs.cat_file(path, start=start, end=stop))
-        except OSError as error:
-            if error.errno != errno.EINVAL or self.size(name) > start:
-                raise
-            return b""  # there is no such range
-        return content
+
+        def get(fs: Any, path: str) -> bytes:
+            try:
+                content: bytes = fs.cat_file(path, start=start, end=stop)
+            except OSError as error:
+                if error.errno != errno.EINVAL or fs.info(path)["size"] > start:
+                    raise
+                return b""  # there is no such range
+            return content
+
+        return self._try("read", name, get)
 
     def size(self, name: str) -> int:
         info = self._try("read", name, lambda fs, path: fs.info(path))
@@ -101,7 +109,7 @@ class ObjectStore:
         """
         if self._protocol not in _EXCLUSIVE:
             raise NotADatasetError(f"{self}: datasets are not written to {self._protocol}:// {_INSTEAD}")
-        name, content = f".labelgen/probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        name, content = f".labelgen/tmp/{uuid.uuid4().hex}", uuid.uuid4().bytes
         try:
             is_new = self.put_new(name, content)
             is_new_again = self.put_new(name, b"again")
@@ -209,6 +217,8 @@ class ObjectStore:
             FileNotFoundError, FileExistsError: as the file system says.
             UnreachableStoreError: the store refuses, or does not answer.
         """
+        if name and not is_inside(name.rstrip("/")):
+            raise DamagedDatasetError(f"{self}: a name in it leads out of it: {name!r}")
         if patience_seconds is None:
             patience_seconds = _PATIENCE_SECONDS if self._has_answered else _FIRST_PATIENCE_SECONDS
         started = time.monotonic()
@@ -222,8 +232,6 @@ class ObjectStore:
                 self._has_answered = True
                 raise
             except Exception as error:
-                if isinstance(error, OSError) and error.errno == errno.EINVAL:
-                    raise
                 if _is_refusal(error):
                     raise UnreachableStoreError(
                         f"{self}/{name}: the store refuses to {what} it: {error}. Keys come from the environment, such "

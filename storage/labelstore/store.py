@@ -118,7 +118,7 @@ def exists(store: ReadableStore, name: str) -> bool:
     """Return whether there is a file of this name."""
     try:
         store.size(name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return True
 
@@ -127,7 +127,7 @@ def read_if_there(store: ReadableStore, name: str) -> bytes | None:
     """Return a file's bytes; None if there is no such file."""
     try:
         return store.read(name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
