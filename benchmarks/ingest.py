@@ -27,7 +27,7 @@ from labelgen.prompts.prompt_sample import PromptSample
 from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.snapshot import PromptSnapshot
 from labelgen.prompts.sources import find_sources
-from labelstore.store import LocalStore
+from labelstore.local_store import LocalStore
 
 BLOCK_SIZE = 2048
 SOURCES = ("chats.jsonl", "chats.jsonl.gz", "texts.parquet", "texts.csv")

@@ -37,7 +37,7 @@ def label_workload(
     )
     labelgen.run(generate, teacher=teacher)
     labelgen.run(score, teacher=teacher)
-    return generate.output_dir, score.output_dir
+    return work_dir / "generated", work_dir / "scored"
 
 
 def _documents(work_dir: Path) -> tuple[str, ...]:

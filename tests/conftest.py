@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from s3_server import running_proxy, s3_proxy
+
+__all__ = ["pytest_collection_modifyitems", "running_proxy", "s3_proxy"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

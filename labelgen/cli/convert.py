@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from labelgen.cli.option_types import TEXT_FILE
 from labelgen.cli.options import json_option, output_option
+
+if TYPE_CHECKING:
+    from labelstore.location import Location
 
 __all__ = ["convert"]
 
@@ -28,7 +31,7 @@ __all__ = ["convert"]
 @click.option("--quiet", is_flag=True, help="No progress and no notes; warnings and errors only.")
 def convert(
     sources: tuple[str, ...],
-    output_dir: Path,
+    output_dir: Location,
     codec: str | None,
     top_k: int | None,
     drop_ids: str | None,

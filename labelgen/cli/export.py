@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from labelgen.cli.options import dataset_argument, json_option, quiet_option
+
+if TYPE_CHECKING:
+    from labelstore.location import Location
 
 __all__ = ["export"]
 
@@ -17,7 +21,7 @@ __all__ = ["export"]
 @click.option("-o", "--output", "path", required=True, type=click.Path(path_type=Path), help="File to be written; new.")
 @json_option
 @quiet_option
-def export(dataset: str, target: str, path: Path, as_json: bool, quiet: bool) -> None:
+def export(dataset: Location, target: str, path: Path, as_json: bool, quiet: bool) -> None:
     """Write the dataset in DIR (a folder or URL) as another trainer's file, and say what has no place in it.
 
     chat-jsonl: rows for supervised fine-tuning. axolotl-kd: axolotl's distillation columns, as Parquet. Tools that read

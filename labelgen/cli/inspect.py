@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from labelgen.cli.options import dataset_argument, json_option
+
+if TYPE_CHECKING:
+    from labelstore.location import Location
 
 __all__ = ["inspect"]
 
@@ -19,7 +24,7 @@ __all__ = ["inspect"]
 )
 @json_option
 def inspect(
-    dataset: str, record: str | None, positions: int, candidates: int, tokenizer: str | None, as_json: bool
+    dataset: Location, record: str | None, positions: int, candidates: int, tokenizer: str | None, as_json: bool
 ) -> None:
     """Show what the dataset in DIR holds, or one record of it as text.
 
@@ -34,7 +39,7 @@ def inspect(
 
     opened = open_dataset(dataset)
     if record is None:
-        print_dataset(opened, location=dataset, as_json=as_json)
+        print_dataset(opened, location=str(dataset), as_json=as_json)
         return
     if record.lstrip("-").isdigit():
         if not -len(opened) <= int(record) < len(opened):

@@ -15,6 +15,7 @@ from labelgen.cli.export import export
 from labelgen.cli.finish import finish
 from labelgen.cli.generate import generate
 from labelgen.cli.inspect import inspect
+from labelgen.cli.plain_text import plain
 from labelgen.cli.plan import plan
 from labelgen.cli.push import push
 from labelgen.cli.score import score
@@ -32,20 +33,23 @@ class LabelgenGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = plain(error.message)
+            raise
         except OSError as error:
             if error.errno not in _DISK_ERRORS:
                 raise
             place = f" {error.filename}" if error.filename else ""
             raise click.ClickException(
-                f"cannot write or read{place}: {error.strerror}. What is complete is kept; run the same command again "
-                f"when that is mended."
+                f"cannot write or read{plain(place)}: {error.strerror}. What is complete is kept; run the same command "
+                f"again when that is mended."
             ) from error
         except Exception as error:
             from labelgen.teachers.teacher import EngineError
             from labelstore.errors import StorageError
 
             if isinstance(error, StorageError | EngineError):
-                raise click.ClickException(str(error)) from error
+                raise click.ClickException(plain(str(error))) from error
             raise
 
 

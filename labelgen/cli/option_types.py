@@ -1,15 +1,18 @@
-"""Values of options that are more than a word: a text in a file, and name=value."""
+"""Values of options that are more than a word: a place, a text in a file, and name=value."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["ID_AND_BIAS", "NAME_AND_VALUE", "TEXT_FILE"]
+if TYPE_CHECKING:
+    from labelstore.location import Location
+
+__all__ = ["ID_AND_BIAS", "LOCATION", "NAME_AND_VALUE", "TEXT_FILE"]
 
 
 class _TextFile(click.ParamType[str]):
@@ -58,6 +61,21 @@ class _IdAndBias(click.ParamType[tuple[int, float]]):
             self.fail(f"must be a token id and what is added to its logit, such as 2=-100, got {value!r}", param, ctx)
 
 
+class _Location(click.ParamType["Location"]):
+    """A folder, or the URL of a place in an object store."""
+
+    name = "location"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        from labelstore.location import as_location
+
+        try:
+            return as_location(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 ID_AND_BIAS = _IdAndBias()
+LOCATION = _Location()
 TEXT_FILE = _TextFile()
 NAME_AND_VALUE = _NameAndValue()

@@ -10,7 +10,7 @@ import click
 
 from labelgen.cli.grouped_help import grouped
 from labelgen.cli.job_file import job_file_option
-from labelgen.cli.option_types import ID_AND_BIAS, NAME_AND_VALUE, TEXT_FILE
+from labelgen.cli.option_types import ID_AND_BIAS, LOCATION, NAME_AND_VALUE, TEXT_FILE
 from labelgen.prompts.label_spans import LABEL_SPANS
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[_Command], _Command]
 
-dataset_argument = click.argument("dataset", metavar="DIR", type=click.Path(path_type=str))
+dataset_argument = click.argument("dataset", metavar="DIR", type=LOCATION)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress and no notes; warnings and errors only.")
 
@@ -91,8 +91,8 @@ def output_option(what: str, *, group: str | None = None) -> Callable[[_Command]
         "output_dir",
         metavar="DIR",
         required=True,
-        type=click.Path(path_type=Path),
-        help=f"Folder of {what}; new, empty, or one that this command goes on with.",
+        type=LOCATION,
+        help=f"Folder or URL (s3://...) of {what}; new, empty, or one that this command goes on with.",
     )
     return decorator
 

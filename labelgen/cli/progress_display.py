@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.status import Status
 
+from labelgen.cli.plain_text import plain
+
 __all__ = ["ProgressDisplay"]
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -46,10 +48,10 @@ class ProgressDisplay:
         elif name != self._stage or self._is_due():
             self._stage = name
             self.start_clock()
-            self.console.print(message, markup=False, soft_wrap=True)
+            self.console.print(plain(message), markup=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
-        self.console.print(f"note: {message}", markup=False, soft_wrap=True)
+        self.console.print(plain(f"note: {message}"), markup=False, soft_wrap=True)
 
     def start_clock(self) -> None:
         """Let the first line come 30 seconds from now; otherwise that is 30 seconds after the first `show`."""

@@ -9,7 +9,9 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from labelgen.cli.plain_text import echo, plain
 from labelgen.cli.render_rescored import rescored_rows, rescored_values
 from labelgen.cli.units import bytes_text
 from labelgen.job.progress import RunSummary
@@ -49,10 +51,10 @@ def print_summary(summary: RunSummary, *, as_json: bool) -> None:
         rows["speed"] = f"{summary.labels_per_second:,.0f} labelled tokens/s over {summary.seconds:,.1f} s"
     rows |= rescored_rows(summary.rescored)
     if summary.num_rejected:
-        rows["rejected"] = f"{summary.num_rejected:,} (see .labelgen/rejected.jsonl)"
+        rows["rejected"] = f"{summary.num_rejected:,} (see .labelgen/rejected/)"
     print_rows(str(summary.output_dir), rows)
     for warning in summary.notes:
-        click.secho(f"warning: {warning}", fg="yellow", err=True)
+        echo(f"warning: {warning}", fg="yellow", err=True)
 
 
 def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> None:
@@ -128,7 +130,9 @@ def _print_streams(streams: Mapping[str, int], counts: LabelCounts) -> None:
         if size:
             bar = "█" * round(_BAR_WIDTH * size / total)
             title = _STREAM_TITLES.get(name, name)
-            table.add_row(title, f"{size / counts.num_labels:,.2f}", f"{size / total:.1%}", f"[dim]{bar}[/dim]")
+            table.add_row(
+                Text(plain(title)), f"{size / counts.num_labels:,.2f}", f"{size / total:.1%}", f"[dim]{bar}[/dim]"
+            )
     console = Console(highlight=False)
     console.print()
     console.print(table)
@@ -142,8 +146,8 @@ def print_rows(title: str, rows: Mapping[str, str]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         if value:
-            table.add_row(name, value)
-    console.print(title, style="bold", markup=False)
+            table.add_row(name, Text(plain(value)))
+    console.print(Text(plain(title), style="bold"))
     console.print(table)
 
 

@@ -7,6 +7,7 @@ import time
 
 import click
 
+from labelgen.cli.plain_text import plain
 from labelgen.cli.progress_display import ProgressDisplay
 from labelgen.cli.render import count_values, print_rows, size_rows
 from labelgen.cli.units import bytes_text
@@ -35,7 +36,7 @@ class TerminalConversionWatcher:
             self._display.note(message)
 
     def warn(self, message: str, /) -> None:
-        self._display.console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+        self._display.console.print(plain(f"warning: {message}"), style="yellow", markup=False, soft_wrap=True)
 
     def advance(self, progress: ConversionProgress, /) -> None:
         if self._quiet:

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from labelgen.cli.plain_text import echo
 from labelgen.cli.render import print_rows
 from labelgen.cli.units import bytes_text
 from labelgen.plan.plan import Plan
@@ -56,11 +57,11 @@ def print_guess(*, num_labels: int, budget_bytes: float | None, max_kl_nats: flo
         low, high = of_k[0]["truncation_kl_nats"]
         cells = [f"{bytes_text(round(row['bytes'][0]))} to {bytes_text(round(row['bytes'][1]))}" for row in of_k]
         table.add_row(f"top_k={top_k}", f"{low:.2f} to {high:.2f}", *_marked(cells, [row["fits"] for row in of_k]))
-    click.secho(f"{num_labels:,} labels: a guess, from other teachers and texts ({MEASUREMENTS})", bold=True)
+    echo(f"{num_labels:,} labels: a guess, from other teachers and texts ({MEASUREMENTS})", bold=True)
     _wide_console().print(table)
     if budget_bytes is not None or max_kl_nats is not None:
-        click.echo("* is within --budget and --max-kl at the upper end of the guess")
-    click.echo("labelgen plan PROMPTS --teacher MODEL --probe 64 measures it")
+        echo("* is within --budget and --max-kl at the upper end of the guess")
+    echo("labelgen plan PROMPTS --teacher MODEL --probe 64 measures it")
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -108,10 +109,10 @@ def _print_choice(plan: Plan) -> None:
     assert plan.choice is not None, "asked for"
     chosen = plan.choice.chosen
     if chosen is None:
-        click.echo(plan.choice.reason)
+        echo(plan.choice.reason)
         return
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.selection.to_json().items())
-    click.echo(
+    echo(
         f"* {options} --codec {chosen.codec}: {bytes_text(round(chosen.num_bytes))}, truncation KL "
         f"{chosen.truncation_kl_nats:.3g}, codec KL {chosen.codec_kl_nats:.2g} nats; {plan.choice.reason}"
     )

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import labelgen
 from labelgen.cli.job_file import render_job_file
+from labelgen.cli.plain_text import echo, plain
 from labelgen.cli.render import print_rows
 from labelgen.cli.units import bytes_text
 from labelgen.job.preview import JobPreview, RenderedPrompt
@@ -39,19 +40,19 @@ def print_preview(preview: JobPreview, *, command: click.Command, as_yaml: bool,
         "engine": engine,
         "note": "\n".join(preview.notes),
     }
-    click.echo()
+    echo()
     print_rows("the teacher", facts)
     for number, prompt in enumerate(preview.rendered, start=1):
         _print_prompt(number, prompt)
-    click.echo()
+    echo()
     print_rows("the size", _size_rows(preview))
-    click.echo("nothing was started and nothing written")
+    echo("nothing was started and nothing written")
 
 
 def _print_prompt(number: int, prompt: RenderedPrompt) -> None:
     console = Console(highlight=False)
     console.print(
-        f"\nprompt {number}: {prompt.prompt_id}, {prompt.origin}, {prompt.num_tokens:,} tokens",
+        plain(f"\nprompt {number}: {prompt.prompt_id}, {prompt.origin}, {prompt.num_tokens:,} tokens"),
         style="bold",
         markup=False,
         soft_wrap=True,
@@ -60,7 +61,7 @@ def _print_prompt(number: int, prompt: RenderedPrompt) -> None:
     if len(text) > _SHOWN_CHARACTERS:
         half = _SHOWN_CHARACTERS // 2
         text = f"{text[:half]}\n... {len(text) - _SHOWN_CHARACTERS:,} characters ...\n{text[-half:]}"
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(plain(text), markup=False, soft_wrap=True)
 
 
 def _size_rows(preview: JobPreview) -> dict[str, str]:

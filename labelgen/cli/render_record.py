@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from labelgen.cli.plain_text import plain
 from labelgen.cli.token_text import TokenText
 from labelstore.record import LabelRecord
 
@@ -30,9 +31,9 @@ def print_record(
         click.echo(json.dumps(_to_json(record, token_text)))
         return
     console = Console(highlight=False)
-    console.print(Text(f"record {record.record_id}", style="bold"), _facts(record))
+    console.print(Text(plain(f"record {record.record_id}"), style="bold"), _facts(record))
     for role, content in _prompt_parts(record):
-        console.print(Text(f"{role}: ", style="cyan"), Text(content, style="dim"), sep="")
+        console.print(Text(plain(f"{role}: "), style="cyan"), Text(plain(content), style="dim"), sep="")
     for text in _labelled_texts(record, token_text):
         console.print(text)
     for label in _least_sure(record, num_positions):
@@ -44,7 +45,7 @@ def _facts(record: LabelRecord) -> Text:
     facts = f"{len(record.input_ids)} tokens, {len(record.labels)} labelled"
     if record.finish_reason is not None:
         facts += f", finished by {record.finish_reason}"
-    return Text(facts, style="dim")
+    return Text(plain(facts), style="dim")
 
 
 def _prompt_parts(record: LabelRecord) -> list[tuple[str, str]]:
@@ -63,7 +64,7 @@ def _labelled_texts(record: LabelRecord, token_text: TokenText) -> list[Text]:
             shown = token_text(token).replace("·", " ").replace("⏎", "⏎\n")
             probability = np.exp(logprob)
             style = "green" if probability > 0.5 else "yellow" if probability > 0.1 else "red"
-            text.append(shown, style=style)
+            text.append(plain(shown), style=style)
         texts.append(text)
     return texts
 
@@ -80,7 +81,7 @@ def _position_line(record: LabelRecord, label: int, token_text: TokenText) -> Te
     position = int(record.positions[label])
     before = record.input_ids[max(0, position - _CONTEXT_TOKENS) : position].tolist()
     context = "".join(token_text(token) for token in before).replace("·", " ")
-    return Text(f"\nposition {position}, after “…{context}”", style="dim")
+    return Text(plain(f"\nposition {position}, after “…{context}”"), style="dim")
 
 
 def _candidates_table(record: LabelRecord, label: int, token_text: TokenText, num_candidates: int) -> Table:
@@ -108,7 +109,7 @@ def _add_row(table: Table, token: str, probability: float, *, is_target: bool) -
     style = "bold green" if is_target else ""
     table.add_row(
         Text("→" if is_target else "", style=style),
-        Text(token, style=style),
+        Text(plain(token), style=style),
         Text(f"{probability:.3f}", style=style),
         _bar(probability, "green" if is_target else "blue"),
     )

@@ -31,7 +31,7 @@ def print_status(status: JobStatus, *, location: str, as_json: bool) -> None:
         "journal": bytes_text(status.journal_bytes) if status.journal_bytes else "",
         "rate": f"{rate:,.0f} labels/s" if rate is not None else "",
         "time left": f"about {duration_text(left)}" if left is not None else "",
-        "rejected": f"{status.num_rejected:,} (see .labelgen/rejected.jsonl)" if status.num_rejected else "",
+        "rejected": f"{status.num_rejected:,} (see .labelgen/rejected/)" if status.num_rejected else "",
     }
     print_rows(location, rows)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labelgen.cli.plain_text import echo
+
 if TYPE_CHECKING:
     from labelgen.job.spec import RunSpec
 
@@ -48,7 +50,7 @@ def run_command(*, as_json: bool, quiet: bool, dry_run: bool, as_yaml: bool, **o
     except JobStoppedError as stopped:
         if as_json:
             print_event("stopped", message=str(stopped))
-        click.echo(str(stopped), err=True)
+        echo(str(stopped), err=True)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(stopped.exit_code)  # a block that is being encoded must not hold up the end: the journal has it

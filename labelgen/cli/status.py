@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from labelgen.cli.options import json_option
+from labelgen.cli.options import dataset_argument, json_option
+
+if TYPE_CHECKING:
+    from labelstore.location import Location
 
 __all__ = ["status"]
 
 
 @click.command()
-@click.argument("dataset", metavar="DIR", type=click.Path(path_type=Path))
+@dataset_argument
 @json_option
-def status(dataset: Path, as_json: bool) -> None:
+def status(dataset: Location, as_json: bool) -> None:
     """Show how far the job on the dataset in DIR is: done, running, rate, time left, rejects, last heartbeat.
 
     It only reads, and may be called from any shell or machine that sees the folder.

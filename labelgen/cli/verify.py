@@ -17,9 +17,11 @@ from labelgen.cli.options import (
     pipeline_parallel_option,
     tensor_parallel_option,
 )
+from labelgen.cli.plain_text import echo
 from labelgen.cli.render_rescored import rescored_values
 
 if TYPE_CHECKING:
+    from labelstore.location import Location
     from labelstore.repair import RepairReport
     from labelstore.verify import VerifyReport
 
@@ -57,7 +59,7 @@ _SHOWN_FINDINGS = 50
 @expert_parallel_option
 @json_option
 def verify(
-    dataset: str,
+    dataset: Location,
     is_repair: bool,
     num_rescored: int | None,
     teacher: str | None,
@@ -110,29 +112,27 @@ def verify(
         raise SystemExit(1)
 
 
-def _print_repair(repaired: RepairReport, dataset: str) -> None:
+def _print_repair(repaired: RepairReport, dataset: Location) -> None:
     for name in repaired.restored:
-        click.echo(f"written again from the manifest: {name}")
+        echo(f"written again from the manifest: {name}")
     for name in repaired.kept_aside:
-        click.echo(f"kept aside in .labelgen/orphans/: {name}")
+        echo(f"kept aside in .labelgen/orphans/: {name}")
     if repaired.withdrawn:
-        click.echo(
-            f"withdrawn: {', '.join(repaired.withdrawn)}. The command that made {dataset} makes just these again"
-        )
+        echo(f"withdrawn: {', '.join(repaired.withdrawn)}. The command that made {dataset} makes just these again")
 
 
-def _print_findings(report: VerifyReport, dataset: str, *, as_json: bool) -> dict[str, Any]:
+def _print_findings(report: VerifyReport, dataset: Location, *, as_json: bool) -> dict[str, Any]:
     """Print what was found, for people; return it for --json."""
     findings = [
         {"file": finding.file, "record": finding.record, "message": finding.message} for finding in report.findings
     ]
     if not as_json:
         for finding in report.findings[:_SHOWN_FINDINGS]:
-            click.echo(f"✗ {finding}")
+            echo(f"✗ {finding}")
         if len(report.findings) > _SHOWN_FINDINGS:
-            click.echo(f"  and {len(report.findings) - _SHOWN_FINDINGS:,} more; --json lists all")
+            echo(f"  and {len(report.findings) - _SHOWN_FINDINGS:,} more; --json lists all")
         counted_text = f"{report.num_shards:,} shards, {report.num_records:,} records, {report.num_labels:,} labels"
         verdict = "✓ sound" if report.is_sound else f"✗ {len(report.findings):,} findings"
-        click.echo(f"{verdict}: {counted_text} checked in {dataset}")
+        echo(f"{verdict}: {counted_text} checked in {dataset}")
     counted = {"shards": report.num_shards, "records": report.num_records, "labels": report.num_labels}
     return {"sound": report.is_sound, **counted, "findings": findings}

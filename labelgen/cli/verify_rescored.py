@@ -8,19 +8,21 @@ from pathlib import Path
 import click
 import numpy as np
 
+from labelgen.cli.plain_text import echo
 from labelgen.cli.render_rescored import rescored_rows
 from labelgen.prompts.snapshot import PromptSnapshot
 from labelgen.rescore.limits import Limits
 from labelgen.rescore.own_teacher import find_changes, load_own_teacher
 from labelgen.rescore.rescoring import rescore_dataset
 from labelstore.dataset import open_dataset
+from labelstore.location import Location
 from labelstore.rescored import Rescored
 
 __all__ = ["rescore"]
 
 
 def rescore(
-    location: str,
+    location: Location,
     *,
     num_records: int,
     teacher: str | None,
@@ -55,7 +57,7 @@ def rescore(
             raise click.ClickException(f"{error}. --teacher says where the dataset's teacher is now") from error
         changes = find_changes(dataset.header, own.facts)
         # Where the template is another one, and that is known, prompts are not what it would make of them.
-        has_prompts = Path(location).is_dir() and not any("template" in change for change in changes)
+        has_prompts = not any("template" in change for change in changes)
         limits = Limits.of(dataset.header.fingerprint_fields, dataset.rescored)
         try:
             rescored = rescore_dataset(
@@ -64,15 +66,15 @@ def rescore(
                 num_records=num_records,
                 limits=limits,
                 rng=np.random.default_rng(),
-                snapshot=PromptSnapshot(Path(location)) if has_prompts else None,
+                snapshot=PromptSnapshot(location) if has_prompts else None,
             )
         finally:
             own.close()
     if not quiet:
         for change in changes:
-            click.echo(f"  {change}")
-        click.echo(rescored_rows(rescored)["rescored"])
-        click.echo(f"  limits: {limits.median_nats:.1e} (median), {limits.p999_nats:.1e} nats (p99.9): {limits.origin}")
+            echo(f"  {change}")
+        echo(rescored_rows(rescored)["rescored"])
+        echo(f"  limits: {limits.median_nats:.1e} (median), {limits.p999_nats:.1e} nats (p99.9): {limits.origin}")
         for problem in rescored.problems:
-            click.echo(f"✗ {problem}")
+            echo(f"✗ {problem}")
     return rescored

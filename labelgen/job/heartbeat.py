@@ -13,15 +13,20 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from labelstore.errors import UnreachableStoreError
+from labelstore.location import is_url
+from labelstore.store import ReadableStore, Store
 
 __all__ = ["Heartbeat", "HeartbeatWriter", "ProcessName", "read_heartbeats", "remove_heartbeats"]
 
 JOBS_DIR = ".labelgen/jobs"
 BEAT_SECONDS = 2.0
+REMOTE_BEAT_SECONDS = 15.0  # each is a request that is paid for
 _FIRST_PAUSE_SECONDS = 0.05  # each is twice the one before
 # A job of another machine, whose process cannot be looked at, counts as dead after so long without a heartbeat.
 _DEAD_AFTER_SECONDS = 60.0
@@ -83,21 +88,26 @@ class Heartbeat:
 
 
 class HeartbeatWriter:
-    """Writes a job's heartbeat every two seconds from a thread of its own, and when it is asked to."""
+    """Writes a job's heartbeat from a thread of its own, and when it is asked to.
 
-    def __init__(self, root: Path, *, beat: Callable[[], Heartbeat]) -> None:
-        """Write what `beat` returns into the dataset's folder. It is called from several threads."""
-        self._path = root / JOBS_DIR / f"{uuid.uuid4().hex}.json"
+    It does so every two seconds, to an object store every 15.
+    """
+
+    def __init__(self, store: Store, *, beat: Callable[[], Heartbeat]) -> None:
+        """Write what `beat` returns beside the labels. It is called from several threads."""
+        self._store = store
+        self._name = f"{JOBS_DIR}/{uuid.uuid4().hex}.json"
         self._beat = beat
         self._lock = threading.Lock()
         self._is_over = False
         self._has_written = False
-        self._pause_seconds = BEAT_SECONDS
+        self._beat_seconds = REMOTE_BEAT_SECONDS if is_url(store.location) else BEAT_SECONDS
+        self._pause_seconds = self._beat_seconds
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._work, name="labelgen-heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin; the first heartbeat comes after two seconds, so that a job with nothing to do writes nothing."""
+        """Begin; the first heartbeat comes after a pause, so that a job with nothing to do writes nothing."""
         self._thread.start()
 
     def hurry(self) -> None:
@@ -108,12 +118,9 @@ class HeartbeatWriter:
 
     def write(self) -> None:
         """Write the heartbeat now. No job ends because this fails: its labels do not need it."""
-        with self._lock, contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            scratch_path = self._path.with_suffix(".tmp")
-            # Not synced: what must outlive the process is only the process's own death.
-            scratch_path.write_text(json.dumps(asdict(self._beat())))
-            scratch_path.replace(self._path)
+        with self._lock, contextlib.suppress(OSError, UnreachableStoreError):
+            # What must outlive the process is only the process's own death.
+            self._store.jot(self._name, json.dumps(asdict(self._beat())).encode())
             self._has_written = True
 
     def close(self) -> None:
@@ -127,28 +134,30 @@ class HeartbeatWriter:
     def _work(self) -> None:
         while not self._is_over:
             if not self._woken.wait(self._pause_seconds):
-                self._pause_seconds = min(2 * self._pause_seconds, BEAT_SECONDS)
+                self._pause_seconds = min(2 * self._pause_seconds, self._beat_seconds)
                 self.write()
             self._woken.clear()
 
 
-def read_heartbeats(root: Path) -> dict[Path, Heartbeat]:
-    """Return the last heartbeat of each job in a dataset's folder by its file, the latest last."""
+def read_heartbeats(store: ReadableStore) -> dict[str, Heartbeat]:
+    """Return the last heartbeat of each job on a dataset by its file's name, the latest last."""
     found = {}
-    for path in (root / JOBS_DIR).glob("*.json"):
+    for name in store.names(JOBS_DIR):
+        if not name.endswith(".json"):
+            continue
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # another version's, or just removed
-            content: dict[str, Any] = json.loads(path.read_text())
+            content: dict[str, Any] = json.loads(store.read(name))
             process = ProcessName(**content.pop("process"))
-            found[path] = Heartbeat(process=process, **{**content, "in_flight": tuple(content["in_flight"])})
+            found[name] = Heartbeat(process=process, **{**content, "in_flight": tuple(content["in_flight"])})
     return dict(sorted(found.items(), key=lambda item: item[1].beat_at))
 
 
-def remove_heartbeats(paths: list[Path]) -> None:
+def remove_heartbeats(store: Store, names: Iterable[str]) -> None:
     """Delete heartbeats of dead jobs, once a living one has taken over what they say."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-            path.with_suffix(".tmp").unlink(missing_ok=True)
+    for name in names:
+        with contextlib.suppress(OSError, UnreachableStoreError):
+            store.delete(name)
+            store.delete(f"{name.removesuffix('.json')}.tmp")
 
 
 def _started_ticks(pid: int) -> int | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from pathlib import Path
 
 from labelgen.job.heartbeat import Heartbeat, read_heartbeats
+from labelstore.store import ReadableStore
 
 __all__ = ["Predecessors", "find_predecessors"]
 
@@ -24,7 +24,7 @@ class Predecessors:
     """The jobs that worked on a dataset before this one, or beside it."""
 
     alive: tuple[Heartbeat, ...]
-    dead: dict[Path, Heartbeat]  # by file, the latest last
+    dead: dict[str, Heartbeat]  # by file, the latest last
     deaths: dict[str, int]  # by request id: how many jobs in a row died while it was in flight
     lone_deaths: dict[str, int]  # of those, with nothing beside it
 
@@ -68,10 +68,10 @@ class Predecessors:
         return notes
 
 
-def find_predecessors(root: Path) -> Predecessors:
-    """Read the heartbeats in a dataset's folder."""
-    found = read_heartbeats(root)
-    dead = {path: job for path, job in found.items() if not job.is_alive}
+def find_predecessors(store: ReadableStore) -> Predecessors:
+    """Read the heartbeats of a dataset."""
+    found = read_heartbeats(store)
+    dead = {name: job for name, job in found.items() if not job.is_alive}
     deaths: dict[str, int] = {}
     lone_deaths: dict[str, int] = {}
     for job in dead.values():

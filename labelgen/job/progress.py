@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from labelstore.entry import LabelCounts
+from labelstore.location import Location
 from labelstore.rescored import Rescored
 
 __all__ = ["NullWatcher", "RunProgress", "RunSummary", "RunWatcher"]
@@ -58,7 +58,7 @@ class RunProgress:
 class RunSummary:
     """What a run came to."""
 
-    output_dir: Path
+    output_dir: Location
     counts: LabelCounts  # of the whole dataset
     num_bytes: int  # of all its shards
     num_new_labels: int  # made by this run

@@ -101,6 +101,7 @@ class BlockPublisher:
             complete = collect_block(block, self._snapshot.read_block(block), responses, unasked)
             for reject in complete.rejects:
                 self._rejects.add(reject)
+            self._rejects.flush()
             was_first = self._writer.publish_block(
                 block,
                 complete.records,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 
 from labelgen.job.heartbeat import Heartbeat, HeartbeatWriter, ProcessName, remove_heartbeats
@@ -12,6 +11,7 @@ from labelgen.job.labelling import Labelling
 from labelgen.job.predecessors import Predecessors
 from labelgen.job.stopping import JobStoppedError
 from labelgen.job.suspects import SuspectFinder
+from labelstore.store import Store
 
 __all__ = ["Pulse"]
 
@@ -19,8 +19,9 @@ __all__ = ["Pulse"]
 class Pulse:
     """The heartbeat of one job, from its beginning to its end: use it as a context manager."""
 
-    def __init__(self, root: Path, predecessors: Predecessors) -> None:
+    def __init__(self, store: Store, predecessors: Predecessors) -> None:
         now = time.time()
+        self._store = store
         self._dead = list(predecessors.dead)
         self._heartbeat = Heartbeat(
             process=ProcessName.of_this(),
@@ -31,7 +32,7 @@ class Pulse:
             lone_deaths=predecessors.lone_deaths,
         )
         self._parts: tuple[Labelling, SuspectFinder] | None = None
-        self._writer = HeartbeatWriter(root, beat=self._gather)
+        self._writer = HeartbeatWriter(store, beat=self._gather)
 
     def __enter__(self) -> Pulse:
         self._writer.start()
@@ -59,7 +60,7 @@ class Pulse:
         )
         self._parts = (labelling, finder)
         self._writer.hurry()
-        remove_heartbeats(self._dead)
+        remove_heartbeats(self._store, self._dead)
 
     def beat(self) -> None:
         """Write the heartbeat now."""

@@ -34,13 +34,14 @@ from labelgen.rescore.at_end import rescore_at_end
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.teacher import EngineError, Teacher
 from labelstore.codecs import codec_named
-from labelstore.dataset_writer import DatasetWriter, check_folder, make_folder, utc_now
+from labelstore.dataset_writer import DatasetWriter, check_folder, utc_now
 from labelstore.entry import total_counts
 from labelstore.header import Header
 from labelstore.journal import Journal, Recovery
-from labelstore.prompt_files import REJECTED_NAME
+from labelstore.location import Location
+from labelstore.reject_log import REJECTED_DIR
 from labelstore.rescored import Rescored
-from labelstore.store import LocalStore
+from labelstore.store import open_writable_store, update
 
 __all__ = ["Job", "run"]
 
@@ -81,7 +82,8 @@ class Job:
             ValueError, ImportError, StorageError: as `run`.
         """
         self._spec = spec
-        check_folder(spec.output_dir)
+        self._store = open_writable_store(spec.output_dir)
+        check_folder(self._store)
         self._sources = find_sources(
             spec.sources,
             task=spec.task,
@@ -131,8 +133,8 @@ class Job:
     def run(self, watcher: RunWatcher, *, stop: StopSignals | None = None) -> RunSummary:
         """Do it; see `run`."""
         stop = stop or StopSignals()
-        predecessors = find_predecessors(self._spec.output_dir)
-        with Pulse(self._spec.output_dir, predecessors) as pulse:
+        predecessors = find_predecessors(self._store)
+        with Pulse(self._store, predecessors) as pulse:
             try:
                 return self._run(watcher, stop, predecessors, pulse)
             except StoppedError:
@@ -144,13 +146,13 @@ class Job:
     def _run(self, watcher: RunWatcher, stop: StopSignals, predecessors: Predecessors, pulse: Pulse) -> RunSummary:
         spec, root = self._spec, self._spec.output_dir
         with stop.interruptible():
-            make_folder(root)
+            self._store.make_ready()
             journal = Journal(
-                self._journal_root(), fingerprint=self._header.fingerprint, flush_seconds=spec.flush_seconds
+                self._journal_place(), fingerprint=self._header.fingerprint, flush_seconds=spec.flush_seconds
             )
             writer = DatasetWriter(root, self._header, codec=codec_named(spec.codec), is_begun=journal.has_segments)
             rejects = RejectLog(writer.store)
-            _keep_job(writer.store, spec)
+            update(writer.store, JOB_NAME, job_file_bytes(spec))
             snapshot = PromptSnapshot(root)
             if spec.retry_rejected:
                 num_again = retry_rejected(snapshot, writer, rejects, block_size=spec.block_size)
@@ -168,7 +170,7 @@ class Job:
         for note in self._notes(writer, ingest, missing, recovery):
             watcher.note(note)
         if missing and self._owns_teacher:
-            watcher.note(f"the engine's log is {root / ENGINE_LOG}")
+            watcher.note(f"the engine's log is {self._store.local_dir / ENGINE_LOG}")
         for note in predecessors.notes(num_records=num_records) if missing else ():
             watcher.note(note)
         finder = SuspectFinder(self._teacher, note=watcher.note, before_group=pulse.beat)
@@ -228,12 +230,13 @@ class Job:
             raise ValueError(f"no prompts in {', '.join(spec.sources)}: {_why_none(ingest, spec.output_dir)}")
         return ingest
 
-    def _journal_root(self) -> Path:
+    def _journal_place(self) -> Location:
         """Return where the journal is: in the dataset, or in a folder of this dataset's own below --journal-dir."""
         if self._spec.journal_dir is None:
             return self._spec.output_dir
-        place = self._spec.output_dir.absolute()
-        return self._spec.journal_dir / f"{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
+        output = self._spec.output_dir
+        place = str(output.absolute()) if isinstance(output, Path) else output
+        return self._spec.journal_dir / f"{place.rsplit('/', 1)[-1]}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
 
     def _stopped(self, stop: StopSignals, pulse: Pulse) -> JobStoppedError:
         """Return what a stopped job says: what is done, and how to go on."""
@@ -301,7 +304,7 @@ class Job:
         if ingest.num_duplicates:
             notes.append(f"{ingest.num_duplicates:,} rows are in the snapshot already and are not labelled twice")
         if ingest.num_rejected:
-            notes.append(f"{ingest.num_rejected:,} rows are rejected; the reasons are in {REJECTED_NAME}")
+            notes.append(f"{ingest.num_rejected:,} rows are rejected; the reasons are in {REJECTED_DIR}/")
         if missing:
             notes.extend(self._facts.notes)
         recorded = self.recorded
@@ -321,17 +324,6 @@ class Job:
         return has_plain and self._teacher.tokenizer.has_chat_template
 
 
-def _keep_job(store: LocalStore, spec: RunSpec) -> None:
-    """Leave the job's description with the dataset; one that is there already is not touched."""
-    content = job_file_bytes(spec)
-    try:
-        is_there = store.read(JOB_NAME) == content
-    except FileNotFoundError:
-        is_there = False
-    if not is_there:
-        store.replace(JOB_NAME, content)
-
-
 def _num_prompts(writer: DatasetWriter) -> int:
     """Return how many prompts are in published blocks."""
     return sum(entry.num_prompts for entry in writer.entries.values())
@@ -344,7 +336,7 @@ def _load_teacher(spec: RunSpec) -> Teacher:
         spec.teacher,
         selection=spec.selection,
         settings=_engine_settings(spec),
-        log_path=spec.output_dir / ENGINE_LOG,
+        log_path=open_writable_store(spec.output_dir).local_dir / ENGINE_LOG,
         for_scoring=spec.task == "score",
         chat_template=spec.chat_template,
     )
@@ -359,9 +351,9 @@ def _engine_settings(spec: RunSpec) -> EngineSettings:
     return replace(spec.engine, engine_args={**spec.engine.engine_args, "reasoning_config": marks})
 
 
-def _why_none(ingest: Ingest, root: Path) -> str:
+def _why_none(ingest: Ingest, root: Location) -> str:
     if ingest.num_rejected:
-        return f"all {ingest.num_rejected:,} rows are rejected; the reasons are in {root / REJECTED_NAME}"
+        return f"all {ingest.num_rejected:,} rows are rejected; the reasons are in {root}/{REJECTED_DIR}/"
     if ingest.num_unchanged_sources:
-        return f"they have not changed since all their rows were rejected; see {root / REJECTED_NAME}"
+        return f"they have not changed since all their rows were rejected; see {root}/{REJECTED_DIR}/"
     return "there are no rows"

@@ -15,6 +15,7 @@ from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.sampling import SamplingChoice
 from labelstore.codecs import DEFAULT_CODEC, codec_named
 from labelstore.journal import DEFAULT_FLUSH_SECONDS
+from labelstore.location import Location, as_location
 from labelstore.selection import Selection
 
 __all__ = ["RunSpec"]
@@ -36,7 +37,7 @@ class RunSpec:
 
     task: Task  # "generate": answer prompts; "score": read given text
     sources: tuple[str, ...]  # files, folders, patterns, URLs, hf: datasets, or "-" for stdin
-    output_dir: Path
+    output_dir: Location  # a folder, or a URL such as s3://bucket/labels
     teacher: str  # a model folder or a hub name
     selection: Selection = field(default_factory=lambda: Selection(top_k=DEFAULT_TOP_K))
     codec: str = DEFAULT_CODEC
@@ -68,7 +69,7 @@ class RunSpec:
         sources: object = self.sources
         if isinstance(sources, str):
             raise TypeError(f"sources is a tuple of names, got the string {sources!r}; write ({sources!r},)")
-        object.__setattr__(self, "output_dir", Path(self.output_dir))  # a string is as good
+        object.__setattr__(self, "output_dir", as_location(self.output_dir))  # any string is as good
         if self.journal_dir is not None:
             object.__setattr__(self, "journal_dir", Path(self.journal_dir))
         if not self.sources:

@@ -11,8 +11,8 @@ from labelstore.entry import LabelCounts, read_entries, total_counts
 from labelstore.errors import NotADatasetError
 from labelstore.header import HEADER_NAME
 from labelstore.journal import JOURNAL_DIR
-from labelstore.prompt_files import REJECTED_NAME
-from labelstore.store import LocalStore
+from labelstore.reject_log import read_rejects
+from labelstore.store import Store, exists, open_writable_store
 
 __all__ = ["JobStatus", "read_status"]
 
@@ -64,25 +64,21 @@ class JobStatus:
         return (self.total_prompts - self.done_prompts) / sum(rates) if sum(rates) else None
 
 
-def read_status(root: Path) -> JobStatus:
+def read_status(location: str | Path) -> JobStatus:
     """Return how a dataset stands. Writes nothing, and holds no job up.
 
     Raises:
         NotADatasetError: the folder holds no dataset that a job works on.
         DamagedDatasetError: an entry or the snapshot is damaged.
     """
-    store = LocalStore(root)
-    if not (root / HEADER_NAME).exists():
-        raise NotADatasetError(f"{root}: has no {HEADER_NAME}; give the folder that 'labelgen generate -o' writes")
+    store = open_writable_store(location)
+    if not exists(store, HEADER_NAME):
+        raise NotADatasetError(f"{store}: has no {HEADER_NAME}; give the folder that 'labelgen generate -o' writes")
     entries = read_entries(store)
-    snapshot = PromptSnapshot(root)
+    snapshot = PromptSnapshot(store.location)
     blocks = snapshot.blocks
-    heartbeats = list(read_heartbeats(root).values())
+    heartbeats = list(read_heartbeats(store).values())
     alive = tuple(job for job in heartbeats if job.is_alive)
-    try:
-        num_rejected = store.read(REJECTED_NAME).count(b"\n")
-    except FileNotFoundError:
-        num_rejected = 0
     return JobStatus(
         jobs=alive or tuple(heartbeats[-1:]),
         total_prompts=sum(snapshot.num_prompts(block) for block in blocks),
@@ -90,12 +86,12 @@ def read_status(root: Path) -> JobStatus:
         total_blocks=len(blocks),
         published_blocks=len(entries),
         published=total_counts(entries.values()),
-        num_rejected=num_rejected,
+        num_rejected=len(read_rejects(store)),
         journal_bytes=sum(_size(store, name) for name in store.names(JOURNAL_DIR)),
     )
 
 
-def _size(store: LocalStore, name: str) -> int:
+def _size(store: Store, name: str) -> int:
     try:
         return store.size(name)
     except FileNotFoundError:  # published meanwhile

@@ -1,4 +1,4 @@
-"""The log of rows that gave no record, `.labelgen/rejected.jsonl`, and how many of them are too many."""
+"""The log of rows that gave no record, `.labelgen/rejected/`, and how many of them are too many."""
 
 from __future__ import annotations
 
@@ -9,49 +9,48 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from labelgen.prompts.prompt import Reject
-from labelstore.prompt_files import REJECTED_NAME
-from labelstore.store import LocalStore
+from labelstore.reject_log import fold_rejects, put_rejects, read_rejects
+from labelstore.store import Store
 
 __all__ = ["RejectLimit", "RejectLog"]
 
+_MAX_PENDING = 10_000  # lines in memory; a file of the log has about so many, 2 MB
 _ROWS_BEFORE_A_SHARE = 1_000  # of fewer rows, a share says little
 
 
 class RejectLog:
-    """Appends rejects; one that is logged already is not logged again, so that a job may be repeated."""
+    """Collects rejects; one that is logged already is not logged again, so that a job may be repeated."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        try:
-            lines = store.read(REJECTED_NAME).split(b"\n")
-        except FileNotFoundError:
-            lines = [b""]
-        if lines[-1]:  # a kill in the middle of a line: its block or source is read again
-            store.replace(REJECTED_NAME, b"".join(line + b"\n" for line in lines[:-1]))
-        self._seen = {_digest(line) for line in lines[:-1]}
+        self._pending: list[bytes] = []
+        self._seen = {_digest(line) for line in read_rejects(store)}
 
     def __len__(self) -> int:
         return len(self._seen)
 
     def add(self, reject: Reject) -> None:
-        """Log a reject."""
+        """Take a reject into the log; `flush` writes it down."""
         row = {"source": reject.source, "line": reject.line, "id": reject.prompt_id, "reason": reject.reason}
         line = json.dumps(row, ensure_ascii=True).encode()
         if (digest := _digest(line)) in self._seen:
             return
-        self._store.append(REJECTED_NAME, line + b"\n")
+        self._pending.append(line)
         self._seen.add(digest)
+        if len(self._pending) >= _MAX_PENDING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write down what was added; call it before anything that keeps its source or block from being read again."""
+        if self._pending:
+            put_rejects(self._store, self._pending)
+            self._pending.clear()
 
     def forget(self, prompt_ids: Iterable[str]) -> None:
         """Take out the rejects of these prompts, and of all rows that never were prompts."""
-        forgotten = {None, *prompt_ids}
-        try:
-            lines = self._store.read(REJECTED_NAME).splitlines()
-        except FileNotFoundError:
-            return
-        kept = [line for line in lines if json.loads(line)["id"] not in forgotten]
-        self._store.replace(REJECTED_NAME, b"".join(line + b"\n" for line in kept))
-        self._seen = {_digest(line) for line in kept}
+        self.flush()
+        fold_rejects(self._store, without=frozenset({None, *prompt_ids}))
+        self._seen = {_digest(line) for line in read_rejects(self._store)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

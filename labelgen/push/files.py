@@ -12,9 +12,10 @@ from labelgen.push.secrets import MAX_SECRET_BYTES, OwnSecret, find_own_secrets,
 from labelstore.card import CARD_DIR
 from labelstore.dataset import LabelDataset
 from labelstore.errors import DamagedDatasetError
+from labelstore.local_store import LocalStore
 from labelstore.manifest import MANIFEST_NAME
 from labelstore.readme import README_NAME
-from labelstore.store import LocalStore, read_pieces
+from labelstore.store import read_pieces
 
 __all__ = ["SharedFile", "find_secrets_in_texts", "read_shared_files", "shared_names"]
 

@@ -14,26 +14,26 @@ from labelgen.rescore.rescoring import rescore_dataset
 from labelgen.teachers.teacher import Teacher
 from labelstore.dataset import open_dataset
 from labelstore.rescored import RESCORED_NAME, Rescored
-from labelstore.store import LocalStore
+from labelstore.store import Store
 
 __all__ = ["rescore_at_end"]
 
 
-def rescore_at_end(store: LocalStore, teacher: Teacher, *, num_records: int) -> Rescored:
+def rescore_at_end(store: Store, teacher: Teacher, *, num_records: int) -> Rescored:
     """Rescore records of a dataset as it is on disk; keep what comes of it, for the manifest.
 
     Raises:
         EngineError: the teacher died of it. The labels are complete all the same.
         DamagedDatasetError: a record that was just written cannot be read.
     """
-    dataset = open_dataset(store.root)
+    dataset = open_dataset(store.location)
     rescored = rescore_dataset(
         dataset,
         teacher,
         num_records=num_records,
         limits=Limits.of(dataset.header.fingerprint_fields, None),
         rng=np.random.default_rng(),
-        snapshot=PromptSnapshot(store.root),
+        snapshot=PromptSnapshot(store.location),
     )
     store.replace(RESCORED_NAME, rescored.to_bytes())
     return rescored

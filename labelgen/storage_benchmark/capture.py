@@ -125,5 +125,5 @@ def _run(capture: Capture, rows: Sequence[Mapping[str, object]], *, task: Task, 
     if summary.num_rejected:
         raise ValueError(
             f"{summary.num_rejected} of {len(rows)} texts of the kind {capture.kind} gave no labels; the reasons are "
-            f"in {capture.path}/.labelgen/rejected.jsonl. Delete {capture.path} before the next try"
+            f"in {capture.path}/.labelgen/rejected/. Delete {capture.path} before the next try"
         )

@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelstore.cut import cut_header
-from labelstore.dataset_writer import CONVERSION_NAME, check_folder, check_same_fingerprint, make_folder, utc_now
+from labelstore.dataset_writer import CONVERSION_NAME, check_folder, check_same_fingerprint, utc_now
 from labelstore.entry import ENTRIES_DIR, Entry, ShardEntry
 from labelstore.errors import DamagedDatasetError, NotADatasetError
 from labelstore.header import Header
+from labelstore.location import Location, as_location
 from labelstore.manifest import read_contents, read_manifest
 from labelstore.record_choice import RecordChoice
 from labelstore.sealed_json import canonical_json, seal, unseal
 from labelstore.shard_reader import ShardReader
-from labelstore.store import LocalStore, ReadableStore, open_store
+from labelstore.store import ReadableStore, Store, open_store, open_writable_store
 
 __all__ = ["Plan", "Source", "make_plan"]
 
@@ -89,7 +90,7 @@ class Plan:
 
 def make_plan(
     locations: Sequence[str],
-    output_dir: Path,
+    output_dir: Location,
     *,
     codec: str | None,
     top_k: int | None,
@@ -104,9 +105,10 @@ def make_plan(
             folder holds something else.
     """
     for location in locations:
-        if "://" not in location and Path(location).resolve() == output_dir.resolve():
+        if _is_same(as_location(location), output_dir):
             raise NotADatasetError(f"{location}: is source and output at once; give -o another folder")
-    check_folder(output_dir, is_conversion=True)
+    store = open_writable_store(output_dir)
+    check_folder(store, is_conversion=True)
     sources = tuple(_open_source(location) for location in locations)
     headers = [source.header if top_k is None else cut_header(source.header, top_k) for source in sources]
     for source, header in zip(sources[1:], headers[1:], strict=True):
@@ -119,11 +121,10 @@ def make_plan(
         choice=choice,
         num_unknown_ids=0 if choice.keeps_all else _count_unknown(choice, sources),
     )
-    store = LocalStore(output_dir)
     if not _is_begun(plan, store):
         if len(sources) > 1:
             _refuse_double_ids(sources)
-        make_folder(output_dir)
+        store.make_ready()
         content = seal(plan.to_json())
         if not store.put_new(CONVERSION_NAME, content):
             store.replace(CONVERSION_NAME, content)  # a conversion without a block binds nobody
@@ -142,6 +143,12 @@ def _open_source(location: str) -> Source:
     return Source(location=location, store=store, header=contents.header, entries=contents.entries)
 
 
+def _is_same(one: Location, other: Location) -> bool:
+    if isinstance(one, Path) and isinstance(other, Path):
+        return one.resolve() == other.resolve()
+    return one == other
+
+
 def _common_codec(sources: Sequence[Source]) -> str:
     codecs = sorted(set().union(*(source.codecs for source in sources)))
     if len(codecs) != 1:
@@ -150,7 +157,7 @@ def _common_codec(sources: Sequence[Source]) -> str:
     return codecs[0]
 
 
-def _is_begun(plan: Plan, store: LocalStore) -> bool:
+def _is_begun(plan: Plan, store: Store) -> bool:
     """Return whether the folder holds blocks of this very conversion.
 
     Raises:

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from labelstore.codecs import CODECS, codec_named
 from labelstore.conversion_plan import Plan, Source, make_plan
 from labelstore.cut import cut_labels
-from labelstore.dataset_writer import DatasetWriter, shard_name
+from labelstore.dataset_writer import DatasetWriter
 from labelstore.entry import Entry, LabelCounts, ShardEntry, total_counts
 from labelstore.errors import DamagedDatasetError
+from labelstore.file_names import shard_name
 from labelstore.local_files import LocalFile, remove
+from labelstore.location import Location, as_location
 from labelstore.model_source import ENOUGH_LABELS
 from labelstore.provenance import lossy_codecs, recorded_of_conversion
 from labelstore.record import LabelRecord, prompt_id_of
@@ -71,7 +73,7 @@ class SilentWatcher:
 class ConversionSummary:
     """What a conversion came to."""
 
-    output_dir: Path
+    output_dir: Location
     codec: str
     counts: LabelCounts  # of the whole new dataset
     num_bytes: int
@@ -92,7 +94,7 @@ def convert_datasets(
     labelgen_version: str,
     watcher: ConversionWatcher,
 ) -> ConversionSummary:
-    """Convert finished datasets (folders or fsspec URLs) into one new dataset in a local folder.
+    """Convert finished datasets (folders or fsspec URLs) into one new dataset.
 
     `codec` None keeps the sources' codec, `top_k` None all candidates; `choice` says which records are kept. Run again,
     it goes on with what is missing.
@@ -104,7 +106,7 @@ def convert_datasets(
     """
     if codec is not None:
         codec_named(codec)
-    output_dir = Path(output_dir)
+    output_dir = as_location(output_dir)
     plan = make_plan(locations, output_dir, codec=codec, top_k=top_k, choice=choice, labelgen_version=labelgen_version)
     return _Conversion(plan, output_dir, watcher).run()
 
@@ -112,7 +114,7 @@ def convert_datasets(
 class _Conversion:
     """The carrying out of a plan."""
 
-    def __init__(self, plan: Plan, output_dir: Path, watcher: ConversionWatcher) -> None:
+    def __init__(self, plan: Plan, output_dir: Location, watcher: ConversionWatcher) -> None:
         self._plan = plan
         self._codec = CODECS[plan.codec]
         self._watcher = watcher
@@ -145,7 +147,7 @@ class _Conversion:
                 publishing.result()
         manifest, _ = writer.finish()
         return ConversionSummary(
-            output_dir=writer.store.root,
+            output_dir=writer.store.location,
             codec=plan.codec,
             counts=total_counts(manifest.entries),
             num_bytes=_num_bytes(manifest.entries),

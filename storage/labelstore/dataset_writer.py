@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,16 +22,18 @@ from labelstore.entry import (
     withdrawal_name,
 )
 from labelstore.errors import DamagedDatasetError, FingerprintError, NotADatasetError
+from labelstore.file_names import block_of_shard, shard_name
 from labelstore.header import HEADER_NAME, Header
-from labelstore.local_files import make_folders
+from labelstore.location import Location
 from labelstore.manifest import MANIFEST_NAME, Manifest
 from labelstore.model_source import ModelSource
 from labelstore.readme import README_NAME, first_readme, is_unedited
 from labelstore.record import LabelRecord
+from labelstore.reject_log import fold_rejects
 from labelstore.rescored import intact_rescored
 from labelstore.sealed_json import unseal
 from labelstore.shard_writer import ShardWriter
-from labelstore.store import LocalStore
+from labelstore.store import Store, exists, open_writable_store, read_if_there, update
 
 __all__ = [
     "CONVERSION_NAME",
@@ -41,8 +42,6 @@ __all__ = [
     "check_folder",
     "check_same_fingerprint",
     "finish_dataset",
-    "make_folder",
-    "shard_name",
     "utc_now",
 ]
 
@@ -51,16 +50,15 @@ __all__ = [
 MAX_SHARD_BYTES = 500_000_000
 CONVERSION_NAME = ".labelgen/conversion.json"
 ORPHANS_DIR = ".labelgen/orphans"
-_SHARD_NAME = re.compile(r"data/(\d{6,})-(\d+)-([0-9a-f]{8})\.parquet")
 
 
 class DatasetWriter:
     """The one way to add to a dataset. Several may write to one folder: of each block, the first entry wins."""
 
     def __init__(
-        self, root: Path, header: Header, *, codec: Codec, is_conversion: bool = False, is_begun: bool = False
+        self, location: Location, header: Header, *, codec: Codec, is_conversion: bool = False, is_begun: bool = False
     ) -> None:
-        """Open the dataset in a folder, or begin one where the folder is empty or missing.
+        """Open the dataset in a folder or behind a URL, or begin one where there is nothing yet.
 
         `is_begun`: there are labels of it elsewhere, so that its settings bind although no entry is there.
 
@@ -71,9 +69,9 @@ class DatasetWriter:
             ImportError: the codec needs a library to write that is not installed.
         """
         codec.check_can_write()
-        self.store = LocalStore(root)
+        self.store = open_writable_store(location)
         self._codec = codec
-        check_folder(root, is_conversion=is_conversion)
+        check_folder(self.store, is_conversion=is_conversion)
         self._header = self._open_header(header, is_begun=is_begun)
         self.entries: dict[str, Entry] = read_entries(self.store)
         self._generations = next_generations(self.store)
@@ -123,7 +121,7 @@ class DatasetWriter:
 
     def is_published(self, block: str) -> bool:
         """Has another job published a block that this one has not?"""
-        return self._is_there(entry_name(block, self._generation_of(block)))
+        return exists(self.store, entry_name(block, self._generation_of(block)))
 
     def publish_shards(
         self,
@@ -170,22 +168,15 @@ class DatasetWriter:
 
     def finish(self) -> tuple[Manifest, list[str]]:
         """Fold the entries into the manifest and tidy; see `finish_dataset`."""
-        return finish_dataset(self.store.root)
+        return finish_dataset(self.store.location)
 
     def _generation_of(self, block: str) -> int:
         """Return the generation of a block's next entry: those before were withdrawn, perhaps since this one began."""
         generation = self._generations.get(block, 0)
-        while self._is_there(withdrawal_name(block, generation)):
+        while exists(self.store, withdrawal_name(block, generation)):
             generation += 1
         self._generations[block] = generation
         return generation
-
-    def _is_there(self, name: str) -> bool:
-        try:
-            self.store.size(name)
-        except FileNotFoundError:
-            return False
-        return True
 
     def _check_header(self, entry: Entry) -> None:
         """Take an entry back where the folder is no longer this writer's.
@@ -201,23 +192,22 @@ class DatasetWriter:
             check_same_fingerprint(existing, self._header, origin=str(self.store))
 
     def _open_header(self, header: Header, *, is_begun: bool) -> Header:
-        root = self.store.root
-        make_folder(root)
+        self.store.make_ready()
         if self.store.put_new(HEADER_NAME, header.to_bytes()):
             self._write_readme(header)
             return header
-        existing = Header.from_bytes(self.store.read(HEADER_NAME), origin=f"{root}/{HEADER_NAME}")
+        existing = Header.from_bytes(self.store.read(HEADER_NAME), origin=f"{self.store}/{HEADER_NAME}")
         if existing.fingerprint != header.fingerprint and not is_begun and not self.store.names(ENTRIES_DIR):
             # A job that died before its first label binds nobody to its settings. One that lives and publishes now is
             # seen here, or sees the new header itself (_check_header).
             self.store.replace(HEADER_NAME, header.to_bytes())
             if self.store.names(ENTRIES_DIR):
                 self.store.replace(HEADER_NAME, existing.to_bytes())
-                check_same_fingerprint(existing, header, origin=str(root))
+                check_same_fingerprint(existing, header, origin=str(self.store))
             self._write_readme(header)
             return header
         self.store.put_new(README_NAME, first_readme(existing))  # a crash may have come between the two
-        check_same_fingerprint(existing, header, origin=str(root))
+        check_same_fingerprint(existing, header, origin=str(self.store))
         return existing
 
     def _write_readme(self, header: Header) -> None:
@@ -274,12 +264,7 @@ class DatasetWriter:
         return entry
 
 
-def shard_name(block: str, number: int, sha256: str) -> str:
-    """Return the name of a block's shard."""
-    return f"data/{block}-{number}-{sha256[:8]}.parquet"
-
-
-def finish_dataset(root: Path) -> tuple[Manifest, list[str]]:
+def finish_dataset(location: str | Path) -> tuple[Manifest, list[str]]:
     """Fold a dataset's entries into its manifest and move aside what a crash left in data/.
 
     Returns the manifest, and the names of the files that were moved to .labelgen/orphans/. May be called at any time,
@@ -289,60 +274,43 @@ def finish_dataset(root: Path) -> tuple[Manifest, list[str]]:
         NotADatasetError: the folder holds no dataset that a job works on.
         DamagedDatasetError: header or an entry is damaged.
     """
-    store = LocalStore(root)
-    try:
-        header = Header.from_bytes(store.read(HEADER_NAME), origin=f"{root}/{HEADER_NAME}")
-    except FileNotFoundError:
-        raise NotADatasetError(f"{root}: has no {HEADER_NAME}, so there is nothing to finish") from None
+    store = open_writable_store(location)
+    if (data := read_if_there(store, HEADER_NAME)) is None:
+        raise NotADatasetError(f"{store}: has no {HEADER_NAME}, so there is nothing to finish")
+    header = Header.from_bytes(data, origin=f"{store}/{HEADER_NAME}")
     entries = read_entries(store)
     listed = {shard.name for entry in entries.values() for shard in entry.shards}
     orphans = []
     for name in store.names("data"):
-        match = _SHARD_NAME.fullmatch(name)
-        if match is not None and match[1] in entries and name not in listed:
+        if block_of_shard(name) in entries and name not in listed:
             store.move(name, f"{ORPHANS_DIR}/{name.rsplit('/', 1)[-1]}")
             orphans.append(name)
     store.remove_stale_scratch()
+    fold_rejects(store)
     manifest = Manifest(header=header, entries=tuple(entries.values()), rescored=intact_rescored(store))
-    content = manifest.to_bytes()
-    if not _holds(store, MANIFEST_NAME, content):
-        store.replace(MANIFEST_NAME, content)
+    update(store, MANIFEST_NAME, manifest.to_bytes())
     return manifest, orphans
 
 
-def check_folder(root: Path, *, is_conversion: bool = False) -> None:
+def check_folder(store: Store, *, is_conversion: bool = False) -> None:
     """Refuse a folder that a dataset can neither be begun nor gone on with in. Writes nothing.
 
     Raises:
         NotADatasetError: it holds something else, or is no folder; labels that a teacher wrote and converted ones are
             not added to each other.
     """
-    if root.exists() and not root.is_dir():
-        raise NotADatasetError(f"{root}: is a file; give -o a folder")
-    if root.is_dir() and not (root / HEADER_NAME).exists():
-        others = sorted(path.name for path in root.iterdir() if path.name != ".labelgen")
+    others = [name for name in store.top_names() if name != ".labelgen"]
+    if not exists(store, HEADER_NAME):
         if others:
             raise NotADatasetError(
-                f"{root}: holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, and is no label "
+                f"{store}: holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''}, and is no label "
                 f"dataset that a job could go on with. Give -o a new or an empty folder."
             )
-    if (root / HEADER_NAME).exists() and (root / CONVERSION_NAME).exists() != is_conversion:
+    elif exists(store, CONVERSION_NAME) != is_conversion:
         made_by = "a teacher's job" if is_conversion else "'labelgen convert'"
-        raise NotADatasetError(f"{root}: was made by {made_by}, and only that goes on with it. Give -o another folder.")
-
-
-def make_folder(root: Path) -> None:
-    """Make a dataset's folder, if it is missing.
-
-    Raises:
-        NotADatasetError: it cannot be made.
-    """
-    try:
-        make_folders(root)
-    except OSError as error:
         raise NotADatasetError(
-            f"{root}: the folder cannot be made ({error.strerror}); give -o one that can be written to"
-        ) from error
+            f"{store}: was made by {made_by}, and only that goes on with it. Give -o another folder."
+        )
 
 
 def check_same_fingerprint(existing: Header, wanted: Header, *, origin: str) -> None:
@@ -364,13 +332,6 @@ def check_same_fingerprint(existing: Header, wanted: Header, *, origin: str) -> 
         + "\n".join(differences)
         + "\nUse the old settings to go on with it, or give -o another folder."
     )
-
-
-def _holds(store: LocalStore, name: str, content: bytes) -> bool:
-    try:
-        return store.read(name) == content
-    except FileNotFoundError:
-        return False
 
 
 def utc_now() -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from labelstore.errors import DamagedDatasetError
+from labelstore.file_names import block_of_shard
 from labelstore.record import LabelRecord
 from labelstore.sealed_json import seal, unseal
 from labelstore.store import ReadableStore
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 ENTRIES_DIR = ".labelgen/entries"
+_BLOCK = re.compile(r"\d{6,}")
 _NAME = re.compile(r"(\d{6,})\.(\d+)\.(json|withdrawn)")
 
 
@@ -136,9 +138,31 @@ class Entry:
                 )
                 for shard in content["shards"]
             )
-            return cls(**{**content, "shards": shards})
-        except (KeyError, TypeError) as error:
+            entry = cls(**{**content, "shards": shards})
+            _check(entry)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedDatasetError(f"{origin}: is not an entry of this format version ({error})") from error
+        return entry
+
+
+def _check(entry: Entry) -> None:
+    """Refuse what a reader would follow or allocate: an entry may come from a stranger.
+
+    Raises:
+        ValueError: a name is not that of a shard of this block, or a count is no count.
+    """
+    if not _BLOCK.fullmatch(entry.block):
+        raise ValueError(f"block {entry.block!r} is no number of six digits or more")
+    for shard in entry.shards:
+        if block_of_shard(shard.name) != entry.block:
+            raise ValueError(f"{shard.name!r} is not the name of a shard of block {entry.block}")
+        sizes = (shard.num_bytes, shard.model_bytes, shard.footer_bytes, *shard.row_group_records)
+        if not all(type(size) is int and 0 <= size < 1 << 48 for size in sizes):
+            raise ValueError(f"{shard.name!r}: bytes and records must be counts, got {sizes}")
+        if shard.model_bytes + shard.footer_bytes > shard.num_bytes:
+            raise ValueError(f"{shard.name!r}: its model and footer are longer than the file")
+        if sum(shard.row_group_records) > shard.num_bytes:
+            raise ValueError(f"{shard.name!r}: has more records than bytes")
 
 
 def entry_name(block: str, generation: int) -> str:

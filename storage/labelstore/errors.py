@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["DamagedDatasetError", "FingerprintError", "FormatVersionError", "NotADatasetError", "StorageError"]
+__all__ = [
+    "DamagedDatasetError",
+    "FingerprintError",
+    "FormatVersionError",
+    "NotADatasetError",
+    "StorageError",
+    "UnreachableStoreError",
+]
 
 
 class StorageError(Exception):
@@ -23,3 +30,7 @@ class FormatVersionError(StorageError):
 
 class FingerprintError(StorageError):
     """The dataset in the folder comes from another teacher or other settings than the job at hand."""
+
+
+class UnreachableStoreError(StorageError):
+    """An object store refuses a request, or does not answer however often it is asked."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from labelstore.errors import DamagedDatasetError, FingerprintError
 from labelstore.journal_segment import (
@@ -19,8 +18,9 @@ from labelstore.journal_segment import (
     segment_bytes,
     segment_name,
 )
+from labelstore.location import Location
 from labelstore.record import LabelRecord
-from labelstore.store import LocalStore
+from labelstore.store import open_writable_store
 
 __all__ = ["JOURNAL_DIR", "BlockResponses", "Journal", "Recovery"]
 
@@ -65,17 +65,17 @@ class Journal:
 
     def __init__(
         self,
-        root: Path,
+        location: Location,
         *,
         fingerprint: str,
         flush_seconds: float = DEFAULT_FLUSH_SECONDS,
         max_pending_bytes: int = MAX_PENDING_BYTES,
     ) -> None:
-        """Keep segments in `.labelgen/journal/` below `root`: the dataset's folder, or one on a faster disk.
+        """Keep segments in `.labelgen/journal/` below `location`: the dataset's, or a folder on a faster disk.
 
         Writes nothing and reads nothing yet; see `recover` and `start`.
         """
-        self._store = LocalStore(root)
+        self._store = open_writable_store(location)
         self._fingerprint = fingerprint
         self._flush_seconds = flush_seconds
         self._max_pending_bytes = max_pending_bytes

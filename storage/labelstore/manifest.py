@@ -12,7 +12,7 @@ from labelstore.errors import DamagedDatasetError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
 from labelstore.rescored import Rescored, intact_rescored
 from labelstore.sealed_json import seal, unseal
-from labelstore.store import ReadableStore
+from labelstore.store import ReadableStore, read_if_there
 
 __all__ = ["MANIFEST_NAME", "Manifest", "read_contents", "read_manifest"]
 
@@ -65,9 +65,7 @@ def read_manifest(store: ReadableStore) -> Manifest | None:
     Raises:
         DamagedDatasetError, FormatVersionError: as `Manifest.from_bytes`.
     """
-    try:
-        data = store.read(MANIFEST_NAME)
-    except FileNotFoundError:
+    if (data := read_if_there(store, MANIFEST_NAME)) is None:
         return None
     return Manifest.from_bytes(data, origin=f"{store}/{MANIFEST_NAME}")
 
@@ -79,14 +77,11 @@ def read_contents(store: ReadableStore) -> Manifest:
         NotADatasetError: there is neither.
         DamagedDatasetError: what is read of them is damaged, or contradicts itself.
     """
-    try:
-        header = Header.from_bytes(store.read(HEADER_NAME), origin=f"{store}/{HEADER_NAME}")
-    except FileNotFoundError:
+    if (data := read_if_there(store, HEADER_NAME)) is None:
         if (manifest := read_manifest(store)) is None:
-            raise NotADatasetError(
-                f"{store}: is no label dataset, it has neither {MANIFEST_NAME} nor {HEADER_NAME}"
-            ) from None
+            raise NotADatasetError(f"{store}: is no label dataset, it has neither {MANIFEST_NAME} nor {HEADER_NAME}")
         return manifest
+    header = Header.from_bytes(data, origin=f"{store}/{HEADER_NAME}")
     if not store.names(ENTRIES_DIR) and (manifest := read_manifest(store)) is not None:
         if manifest.header.fingerprint != header.fingerprint:
             raise DamagedDatasetError(f"{store}: {MANIFEST_NAME} and {HEADER_NAME} have different fingerprints")

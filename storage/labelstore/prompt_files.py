@@ -1,14 +1,13 @@
-"""The names of what stands beside the labels: the snapshot of the prompts, the record of its sources, the rejects."""
+"""The names of what stands beside the labels: the snapshot of the prompts and the record of its sources."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["PROMPTS_DIR", "REJECTED_NAME", "SOURCES_NAME", "block_of_prompts", "prompts_name"]
+__all__ = ["PROMPTS_DIR", "SOURCES_NAME", "block_of_prompts", "prompts_name"]
 
 PROMPTS_DIR = ".labelgen/prompts"
 SOURCES_NAME = ".labelgen/sources.json"
-REJECTED_NAME = ".labelgen/rejected.jsonl"
 _BLOCK_NAME = re.compile(r"(\d{6,})\.parquet")
 
 

@@ -16,12 +16,12 @@ from labelstore.entry import ENTRIES_DIR, Entry, parse_entry_name, read_entries,
 from labelstore.errors import DamagedDatasetError, NotADatasetError
 from labelstore.header import HEADER_NAME, Header
 from labelstore.manifest import MANIFEST_NAME, Manifest, read_manifest
-from labelstore.prompt_files import REJECTED_NAME, SOURCES_NAME, prompts_name
+from labelstore.prompt_files import SOURCES_NAME, prompts_name
+from labelstore.reject_log import find_reject_damage, is_reject, put_rejects
 from labelstore.rescored import RESCORED_NAME
 from labelstore.sealed_parquet import count_sealed_rows
-from labelstore.store import LocalStore
+from labelstore.store import Store, exists, open_writable_store
 from labelstore.verify import VerifyReport, verify_dataset
-from labelstore.verify_prompts import is_reject, reject_lines
 
 __all__ = ["RepairReport", "repair_dataset"]
 
@@ -36,46 +36,44 @@ class RepairReport:
     left: VerifyReport = field(default_factory=VerifyReport)
 
 
-def repair_dataset(root: str | Path) -> RepairReport:
-    """Repair what can be repaired of a dataset in a folder; a sound one is left as it is.
+def repair_dataset(location: str | Path) -> RepairReport:
+    """Repair what can be repaired of a dataset in a folder or behind a URL; a sound one is left as it is.
 
     Raises:
         NotADatasetError: the folder holds no dataset that a job works on: a copy is mended by copying it again.
         DamagedDatasetError: header and manifest are both damaged.
     """
-    return _Repair(LocalStore(Path(root))).run()
+    return _Repair(open_writable_store(location)).run()
 
 
 class _Repair:
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._report = RepairReport()
 
     def run(self) -> RepairReport:
-        if not (self._store.root / ".labelgen").is_dir():
+        if ".labelgen" not in self._store.top_names():
             raise NotADatasetError(
                 f"{self._store}: holds no dataset that a job works on; a copy is mended by copying it again"
             )
         manifest = self._intact_manifest()
         header = self._restore_header(manifest)
         self._mend_entries(header, manifest)
-        found = verify_dataset(self._store.root)
+        found = verify_dataset(self._store.location)
         damaged = {finding.block for finding in found.findings if finding.block is not None}
         for block, entry in read_entries(self._store).items():
             if block in damaged and self._can_be_made_again(block):
                 self._withdraw(block, entry.generation)
         # Files that a job writes again, or does without.
-        for name in {finding.file for finding in found.findings} & {RESCORED_NAME, SOURCES_NAME, REJECTED_NAME}:
+        for name in {finding.file for finding in found.findings} & {RESCORED_NAME, SOURCES_NAME}:
             if self._has(name):
-                rejects = [line + b"\n" for line in reject_lines(self._store) if is_reject(line)]
                 self._keep_aside(name)
-                if name == REJECTED_NAME:
-                    self._store.replace(name, b"".join(rejects))
+        self._mend_rejects()
         self._tidy_data()
         self._report.left = found
         if not found.is_sound or self._report.restored or self._report.withdrawn or self._report.kept_aside:
-            finish_dataset(self._store.root)
-            self._report.left = verify_dataset(self._store.root)
+            finish_dataset(self._store.location)
+            self._report.left = verify_dataset(self._store.location)
         return self._report
 
     def _intact_manifest(self) -> Manifest | None:
@@ -131,6 +129,14 @@ class _Repair:
         self._store.replace(entry.name, entry.to_bytes())
         self._report.restored.append(entry.name)
 
+    def _mend_rejects(self) -> None:
+        """Keep the damaged files of the log aside, and write again what can be read of them."""
+        for name, _ in list(find_reject_damage(self._store)):
+            lines = [line for line in self._store.read(name).split(b"\n") if is_reject(line)]
+            self._keep_aside(name)
+            if lines:
+                put_rejects(self._store, lines)
+
     def _can_be_made_again(self, block: str) -> bool:
         """Return whether the prompts of a block are there, or the dataset was converted from another."""
         if self._has(CONVERSION_NAME):
@@ -154,7 +160,7 @@ class _Repair:
                 self._keep_aside(name)
 
     def _has(self, name: str) -> bool:
-        return (self._store.root / name).exists()
+        return exists(self._store, name)
 
     def _keep_aside(self, name: str) -> None:
         base = f"{ORPHANS_DIR}/{name.rsplit('/', 1)[-1]}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from labelstore.errors import DamagedDatasetError
 from labelstore.sealed_json import seal, unseal
-from labelstore.store import ReadableStore
+from labelstore.store import ReadableStore, read_if_there
 
 __all__ = ["RESCORED_NAME", "Rescored", "intact_rescored", "read_rescored"]
 
@@ -70,9 +70,7 @@ def read_rescored(store: ReadableStore) -> Rescored | None:
         DamagedDatasetError: the file is damaged.
     """
     origin = f"{store}/{RESCORED_NAME}"
-    try:
-        data = store.read(RESCORED_NAME)
-    except FileNotFoundError:
+    if (data := read_if_there(store, RESCORED_NAME)) is None:
         return None
     return Rescored.from_json(unseal(data, origin=origin), origin=origin)
 

@@ -32,13 +32,13 @@ def unseal(data: bytes, *, origin: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(data)
-    except ValueError as error:  # also invalid UTF-8
+    except (ValueError, RecursionError) as error:  # also invalid UTF-8
         raise DamagedDatasetError(f"{origin}: is not JSON ({error}); the file is damaged") from error
     if not isinstance(content, dict) or not isinstance(digest := content.pop("sha256", None), str):
         raise DamagedDatasetError(f"{origin}: has no 'sha256' of its own; the file is damaged or not ours")
     try:
         is_intact = hashlib.sha256(canonical_json(content)).hexdigest() == digest
-    except ValueError:  # NaN, or half a surrogate pair: nothing that `seal` writes
+    except (ValueError, RecursionError):  # NaN, or half a surrogate pair: nothing that `seal` writes
         is_intact = False
     if not is_intact:
         raise DamagedDatasetError(f"{origin}: its content does not have the hash it states; the file is damaged")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labelstore.errors import DamagedDatasetError
+from labelstore.parquet_bounds import check_bounds
 from labelstore.store import ReadableStore, read_range
 
 __all__ = ["count_sealed_rows", "read_sealed_table", "seal_table"]
@@ -50,8 +51,10 @@ def read_sealed_table(store: ReadableStore, name: str, *, columns: Sequence[str]
         raise _damage(store, name, "its rows do not have the hash it states")
     metadata = _parse_footer(store, name, footer)
     try:
+        for index in range(metadata.num_row_groups):
+            check_bounds(metadata, index, num_bytes=size)
         return pq.ParquetFile(io.BytesIO(rows), metadata=metadata).read(columns=columns, use_threads=False)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _damage(store, name, f"it does not decode ({error})") from error
 
 
@@ -83,7 +86,10 @@ def _read_footer(store: ReadableStore, name: str) -> tuple[bytes, bytes]:
 
 
 def _parse_footer(store: ReadableStore, name: str, footer: bytes) -> pq.FileMetaData:
-    metadata = pq.read_metadata(io.BytesIO(b"PAR1" + footer))  # the parser wants a whole file
+    try:
+        metadata = pq.read_metadata(io.BytesIO(b"PAR1" + footer))  # the parser wants a whole file
+    except (pa.ArrowException, OSError) as error:
+        raise _damage(store, name, f"its footer cannot be read ({error})") from error
     says = (metadata.metadata or {}).get(_NAME_KEY, b"").decode()
     if says != name:
         raise _damage(store, name, f"it says that it is {says}, so it was renamed")

@@ -18,6 +18,7 @@ from labelstore.checksums import HASH_BYTES, Range, column_ranges, hash_list_byt
 from labelstore.codecs import CODECS, DecodedLabels, Decoder
 from labelstore.entry import ShardEntry
 from labelstore.errors import DamagedDatasetError
+from labelstore.parquet_bounds import check_bounds
 from labelstore.record import LabelRecord, record_id_of
 from labelstore.schema import NUM_HARD_COLUMNS, HardColumns
 from labelstore.store import ReadableStore, read_pieces, read_range
@@ -185,6 +186,7 @@ class ShardReader:
         with self._parsing:
             self._source.hold(start, content)
             try:
+                check_bounds(self._metadata, index, num_bytes=self._entry.num_bytes)
                 return self._parquet.read_row_group(index, columns=columns, use_threads=False)
             except (pa.ArrowException, ValueError, OSError) as error:
                 raise self._damage(f"row group {index} does not decode: {error}") from error
@@ -223,7 +225,10 @@ class ShardReader:
 
     def _parse_footer(self) -> pq.FileMetaData:
         # The parser wants a whole file: "PAR1", then the footer that was just checked.
-        metadata = pq.read_metadata(io.BytesIO(b"PAR1" + self._footer))
+        try:
+            metadata = pq.read_metadata(io.BytesIO(b"PAR1" + self._footer))
+        except (pa.ArrowException, OSError) as error:
+            raise self._damage(f"its footer cannot be read: {error}") from error
         counted = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         if counted != self._entry.row_group_records:
             raise self._damage(f"its row groups hold {counted} records, its entry says {self._entry.row_group_records}")

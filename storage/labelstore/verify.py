@@ -20,7 +20,7 @@ from labelstore.record import LabelRecord
 from labelstore.record_checks import find_problems
 from labelstore.rescored import RESCORED_NAME, read_rescored
 from labelstore.shard_reader import ShardReader, find_changed_bytes
-from labelstore.store import ReadableStore, open_store
+from labelstore.store import ReadableStore, exists, open_store
 from labelstore.stream_bytes import known_bytes
 from labelstore.verify_prompts import SnapshotCheck
 
@@ -74,7 +74,7 @@ def verify_dataset(location: str | Path) -> VerifyReport:
 
 def _check_parts(store: ReadableStore, contents: Manifest) -> Iterator[Finding]:
     """Check header, entries and manifest against each other, and what the last job found."""
-    if store.names(ENTRIES_DIR) and not _exists(store, HEADER_NAME):
+    if store.names(ENTRIES_DIR) and not exists(store, HEADER_NAME):
         yield Finding(file=HEADER_NAME, message="the file is missing, but there are entries")
     yield from _check_manifest(store, contents)
     try:
@@ -91,7 +91,7 @@ def _check_manifest(store: ReadableStore, contents: Manifest) -> Iterator[Findin
         return
     if manifest is None:
         return  # a job that has not finished has none
-    if _exists(store, HEADER_NAME) and manifest.entries and not store.names(ENTRIES_DIR):
+    if exists(store, HEADER_NAME) and manifest.entries and not store.names(ENTRIES_DIR):
         yield Finding(file=f"{ENTRIES_DIR}/", message="is empty, but the manifest lists blocks")
     entries = {entry.block: entry for entry in contents.entries}
     if manifest.header != contents.header:
@@ -200,11 +200,3 @@ def _check_record(
     if digest in seen_ids:
         yield Finding(file=shard.name, record=record.record_id, message="another record has the same id")
     seen_ids.add(digest)
-
-
-def _exists(store: ReadableStore, name: str) -> bool:
-    try:
-        store.size(name)
-    except FileNotFoundError:
-        return False
-    return True

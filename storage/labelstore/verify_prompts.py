@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from labelstore.entry import Entry
 from labelstore.errors import DamagedDatasetError
 from labelstore.finding import Finding
 from labelstore.manifest import Manifest
-from labelstore.prompt_files import PROMPTS_DIR, REJECTED_NAME, SOURCES_NAME, block_of_prompts, prompts_name
+from labelstore.prompt_files import PROMPTS_DIR, SOURCES_NAME, block_of_prompts, prompts_name
+from labelstore.reject_log import find_reject_damage
 from labelstore.sealed_json import unseal
 from labelstore.sealed_parquet import read_sealed_table
-from labelstore.store import ReadableStore
+from labelstore.store import ReadableStore, read_if_there
 
-__all__ = ["SnapshotCheck", "is_reject", "reject_lines"]
-
-_REJECT_FIELDS = {"source", "line", "id", "reason"}
+__all__ = ["SnapshotCheck"]
 
 
 class SnapshotCheck:
@@ -67,7 +65,7 @@ class SnapshotCheck:
         yield from self._check_rejects()
 
     def _check_sources(self) -> Iterator[Finding]:
-        if (data := _read(self._store, SOURCES_NAME)) is None:
+        if (data := read_if_there(self._store, SOURCES_NAME)) is None:
             return
         try:
             content = unseal(data, origin=f"{self._store}/{SOURCES_NAME}")
@@ -80,28 +78,5 @@ class SnapshotCheck:
             yield Finding(file=f"{PROMPTS_DIR}/", message=f"has {len(self._blocks)} blocks, {wanted} were written")
 
     def _check_rejects(self) -> Iterator[Finding]:
-        for number, line in enumerate(reject_lines(self._store), start=1):
-            if not is_reject(line):
-                yield Finding(file=REJECTED_NAME, message=f"line {number} is not a reject")
-
-
-def _read(store: ReadableStore, name: str) -> bytes | None:
-    try:
-        return store.read(name)
-    except FileNotFoundError:
-        return None
-
-
-def reject_lines(store: ReadableStore) -> list[bytes]:
-    """Return the lines of the log of rejects; what follows the last line break is half written and left out."""
-    data = _read(store, REJECTED_NAME)
-    return [] if data is None else data.split(b"\n")[:-1]
-
-
-def is_reject(line: bytes) -> bool:
-    """Return whether a line is one of the log of rejects."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and set(row) >= _REJECT_FIELDS
+        for name, message in find_reject_damage(self._store):
+            yield Finding(file=name, message=message)

@@ -18,17 +18,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import labelstore.store
 from labelgen.job.heartbeat import read_heartbeats
 from labelgen.job.runner import run
 from labelgen.job.spec import RunSpec
 from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Answer, GenerateRequest, Refusal, Request
-from labelstore import local_files
+from labelstore import local_files, local_store
 from labelstore.journal import Journal
 from labelstore.local_files import LocalFile
+from labelstore.local_store import LocalStore
 from labelstore.selection import Selection
-from labelstore.store import LocalStore
 
 __all__ = ["IN_FLIGHT", "LOG_NAME", "DeadlyTeacher", "Moment", "OutOfOrderTeacher", "make_spec", "start_job"]
 
@@ -102,7 +101,9 @@ class DeadlyTeacher(OutOfOrderTeacher):
 
     def _generate(self, request: GenerateRequest) -> Answer | Refusal:
         if "poison" in self.tokenizer.decode(request.prompt_ids):
-            while not any(request.request_id in job.in_flight for job in read_heartbeats(self._root).values()):
+            while not any(
+                request.request_id in job.in_flight for job in read_heartbeats(LocalStore(self._root)).values()
+            ):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         return super()._generate(request)
@@ -164,7 +165,7 @@ def _kill_at(moment: Moment) -> None:
 
         return named
 
-    for method in ("put_new", "replace", "append"):
+    for method in ("put_new", "replace"):
         setattr(LocalStore, method, naming(getattr(LocalStore, method)))
     write, sync = LocalFile.write, LocalFile.sync
     link, rename, remove = local_files.link, local_files.rename, local_files.remove
@@ -200,4 +201,4 @@ def _kill_at(moment: Moment) -> None:
 
     LocalFile.write, LocalFile.sync = write_half, sync_not  # type: ignore[method-assign]
     for name, replacement in (("link", link_or_die), ("rename", rename_or_die), ("remove", remove_or_die)):
-        setattr(labelstore.store, name, replacement)
+        setattr(local_store, name, replacement)

@@ -24,6 +24,7 @@ from labelgen.teachers.teacher import Answer, EngineError, Refusal, Request
 from labelstore.errors import StorageError
 from labelstore.sealed_json import seal
 from labelstore.selection import Selection
+from rejected_rows import rejected_rows
 
 NUM_FLIPS = 1000 * int(os.environ.get("LABELGEN_FAULTS", "1"))
 SELECTION = Selection(top_k=4)
@@ -128,7 +129,6 @@ KINDS = {
     "manifest.json",
     "rescored.json",
     "sources.json",
-    "rejected.jsonl",
     "README.md",
     "000000.0.json",
     "000001.0.withdrawn",
@@ -137,13 +137,14 @@ KINDS = {
 }
 
 
-# For people, or taken back: no label and no job depends on what is in them.
-UNREAD = {"README.md", "job.yaml", "rejected.jsonl", "000001.0.json", "000001.0.withdrawn"}
+# For people, or taken back: no label depends on what is in them.
+UNREAD_FOLDERS = {"jobs", "rejected"}  # signs of life of jobs, and what gave no label
+UNREAD = {"README.md", "job.yaml", "000001.0.json", "000001.0.withdrawn"}
 
 
 def is_unread(*names: Path) -> bool:
-    """Whether no label depends on some files; `jobs` holds the signs of life of jobs."""
-    return all(name.name in UNREAD or name.parent.name == "jobs" for name in names)
+    """Whether no label depends on some files."""
+    return all(name.name in UNREAD or name.parent.name in UNREAD_FOLDERS for name in names)
 
 
 def test_flipped_bytes_are_found_or_harmless(sample: Sample, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +180,7 @@ def test_missing_files_are_found_or_harmless(sample: Sample) -> None:
     harmless = set()
     for name in sample.files:
         sample.write(name, None)
-        if not sample.check(f"{name} is missing") and name.parent.name != "jobs":
+        if not sample.check(f"{name} is missing") and name.parent.name not in UNREAD_FOLDERS:
             harmless.add(name.name)
         sample.restore()
     # The manifest is made of the entries; the others are for people, or are made again.
@@ -307,13 +308,13 @@ def test_repair_writes_entries_and_header_again_from_the_manifest(sample: Sample
 
 
 def test_repair_keeps_the_rejects_that_can_be_read(sample: Sample) -> None:
-    path = sample.root / ".labelgen/rejected.jsonl"
-    (sound,) = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"{half" + b"\n" + sound)
-    assert "line 1 is not a reject" in str(labelstore.verify_dataset(sample.root).findings[0])
+    (path,) = (sample.root / ".labelgen/rejected").iterdir()
+    rows = rejected_rows(sample.root)
+    path.write_bytes(b"{half" + b"\n" + path.read_bytes())
+    assert "does not have the hash in its name" in str(labelstore.verify_dataset(sample.root).findings[0])
     report = labelstore.repair_dataset(sample.root)
-    assert report.left.is_sound and path.read_bytes() == sound
-    assert (sample.root / ".labelgen/orphans/rejected.jsonl").read_bytes().startswith(b"{half")
+    assert report.left.is_sound and rejected_rows(sample.root) == rows
+    assert (sample.root / ".labelgen/orphans" / path.name).read_bytes().startswith(b"{half")
 
 
 def test_repair_leaves_labels_whose_prompts_are_gone(sample: Sample) -> None:

@@ -19,6 +19,7 @@ from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Answer, EngineError, Refusal, Request
 from labelstore.errors import NotADatasetError
 from labelstore.selection import Selection
+from rejected_rows import rejected_rows
 
 SELECTION = Selection(top_k=4)
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EACCES]
@@ -81,8 +82,7 @@ def test_every_write_that_fails_leaves_old_or_new_and_the_same_command_goes_on(
             assert contents(root) == wanted, (fail_at, code)
             report = labelstore.verify_dataset(root)
             assert report.findings == [], (fail_at, code)
-            rejected = (root / ".labelgen/rejected.jsonl").read_text().splitlines()
-            assert len(rejected) == 1 and json.loads(rejected[0])["line"] == len(wanted) + 1
+            assert [row["line"] for row in rejected_rows(root)] == [len(wanted) + 1]
             left = list((root / ".labelgen/tmp").iterdir())  # where deleting failed, finish does it a day later
             assert not left or failing.calls[fail_at - 1] == "unlink", (fail_at, code)
     assert num_stopped >= len(counted.calls) - 1  # none is swallowed

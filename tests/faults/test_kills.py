@@ -22,6 +22,7 @@ from killed_job import LOG_NAME, DeadlyTeacher, Moment, OutOfOrderTeacher, make_
 import labelstore
 from labelgen.job.runner import run
 from labelstore.labels import Labels
+from rejected_rows import rejected_rows
 
 NUM_PROMPTS = 80
 NUM_KILLS = 24 if os.environ.get("LABELGEN_FAULTS", "1") == "1" else 200
@@ -194,7 +195,7 @@ def test_a_prompt_that_takes_the_job_down_does_not_do_so_for_ever(tmp_path: Path
         exit_codes.append(process.exitcode)
     # Three deaths make it suspect; of the few suspects each runs alone, and three more deaths are enough.
     assert exit_codes == [-signal.SIGKILL] * 6 + [0]
-    (reject,) = map(json.loads, (tmp_path / "out/.labelgen/rejected.jsonl").read_text().splitlines())
+    (reject,) = rejected_rows(tmp_path / "out")
     assert reject["id"] == "r37" and "jobs in a row died over it, the last 3 with nothing beside it" in reject["reason"]
     names = [record.prompt_id for record in labelstore.open_dataset(tmp_path / "out")]
     assert names == [f"r{i}" for i in range(NUM_PROMPTS) if i != 37]

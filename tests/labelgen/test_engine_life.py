@@ -19,6 +19,7 @@ import pytest
 import labelstore
 from labelgen.teachers.engine_guard import MARK, EngineGuard, marked_processes
 from labelstore.journal_segment import SegmentReader
+from rejected_rows import rejected_rows
 from teachers import fetch_teacher
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -203,7 +204,7 @@ def test_a_job_killed_twice_leaves_no_process_and_is_finished_by_the_same_comman
         )
     assert names == wanted
     assert labelstore.verify_dataset(out).findings == []
-    rejected = [json.loads(line) for line in (out / ".labelgen/rejected.jsonl").read_text().splitlines()]
+    rejected = rejected_rows(out)
     assert [row["line"] for row in rejected] == [len(chats) + 1, len(chats) + 2]
 
 

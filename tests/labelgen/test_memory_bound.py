@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from memory_bound import run_limited
+
+from rejected_rows import rejected_rows
 
 pytestmark = [pytest.mark.more_engines, pytest.mark.timeout(2400)]
 
@@ -27,6 +28,6 @@ def test_without_the_bound_the_engine_dies_of_the_text_which_is_rejected(tmp_pat
     assert outcome.exit_code == 0, outcome.output
     deaths = [line for line in outcome.output.splitlines() if line.startswith("note: the engine died (")]
     assert len(deaths) == 2 and all("allocate memory" in line for line in deaths)
-    (reject,) = map(json.loads, (tmp_path / "unbounded/.labelgen/rejected.jsonl").read_text().splitlines())
+    (reject,) = rejected_rows(tmp_path / "unbounded")
     assert "it kills the engine, also with nothing beside it" in reject["reason"]
     assert outcome.num_labels == 0

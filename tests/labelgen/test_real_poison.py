@@ -19,6 +19,7 @@ from labelgen.teachers.sampling import SamplingChoice
 from labelgen.teachers.teacher import Request
 from labelgen.teachers.vllm_teacher import VLLMTeacher
 from labelstore.selection import Selection
+from rejected_rows import rejected_rows
 from teachers import fetch_teacher
 
 NUM_PROMPTS, POISON = 40, 17
@@ -70,7 +71,7 @@ def test_a_prompt_that_kills_a_real_engine_is_rejected_and_only_it(tmp_path: Pat
     with ChunkingTeacher(log_path=tmp_path / "engine.log") as teacher:
         summary = labelgen.run(spec, teacher=teacher, watcher=watcher)
     assert summary.counts.num_records == NUM_PROMPTS - 1 and summary.num_rejected == 1
-    (reject,) = map(json.loads, (tmp_path / "out/.labelgen/rejected.jsonl").read_text().splitlines())
+    (reject,) = rejected_rows(tmp_path / "out")
     assert reject["id"] == f"r{POISON}" and "it kills the engine, also with nothing beside it" in reject["reason"]
     names = [record.prompt_id for record in labelstore.open_dataset(tmp_path / "out")]
     assert names == [f"r{i}" for i in range(NUM_PROMPTS) if i != POISON]

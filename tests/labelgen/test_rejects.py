@@ -16,6 +16,7 @@ from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Answer, Refusal, Request
 from labelstore.dataset import open_dataset
 from labelstore.selection import Selection
+from rejected_rows import rejected_rows
 
 
 def test_a_limit_is_a_count_or_a_share() -> None:
@@ -39,7 +40,7 @@ def test_a_reading_that_has_gone_wrong_stops_early_and_goes_on_when_it_is_mended
     source = write_rows(tmp_path / "p.jsonl", rows)
     with pytest.raises(ValueError, match=r"6 of 14 prompts are rejected, and --max-rejects is 5\."):
         ingest(tmp_path, source, max_rejects=RejectLimit(count=5))
-    assert len((tmp_path / ".labelgen/rejected.jsonl").read_text().splitlines()) == 6
+    assert len(rejected_rows(tmp_path)) == 6
     write_rows(source, [{"id": row["id"], "prompt": f"question {i}"} for i, row in enumerate(rows)])
     ingest(tmp_path, source, max_rejects=RejectLimit(count=5))
     snapshot = PromptSnapshot(tmp_path)

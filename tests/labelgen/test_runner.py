@@ -21,6 +21,7 @@ from labelgen.teachers.fake import FakeTeacher
 from labelgen.teachers.teacher import Answer, EngineError, GenerateRequest, Refusal, Request
 from labelstore.labels import Labels
 from labelstore.selection import Selection
+from rejected_rows import rejected_rows
 
 
 class Watcher:
@@ -248,7 +249,7 @@ def test_refusals_survive_a_death_and_are_counted_once(tmp_path: Path) -> None:
     summary = run(spec, RefusingLonger(**arguments), watcher=watcher)
     assert "4 responses of unfinished blocks are in the journal, and 3 refusals" in watcher.notes
     assert summary.counts.num_records == 5 and summary.num_rejected == 3
-    rejected = [json.loads(line) for line in (tmp_path / "out/.labelgen/rejected.jsonl").read_text().splitlines()]
+    rejected = rejected_rows(tmp_path / "out")
     assert [(row["id"], row["reason"]) for row in rejected] == [
         ("r0", "response 1: poison, process 7"),
         ("r1", "response 0: poison, process 7"),
@@ -333,10 +334,7 @@ def test_bad_rows_and_prompts_are_rejected_and_the_job_goes_on(tmp_path: Path) -
         file.write(json.dumps({"id": "r1", "prompt": "another"}) + "\n")
     summary = run(make_spec(tmp_path))
     assert summary.counts.num_records == 6 and summary.num_rejected == 3
-    rejected = {
-        row["line"]: row
-        for row in map(json.loads, (tmp_path / "out/.labelgen/rejected.jsonl").read_text().splitlines())
-    }
+    rejected = {row["line"]: row for row in rejected_rows(tmp_path / "out")}
     assert "is not JSON" in rejected[6]["reason"]
     assert rejected[7]["id"] == "long"
     assert (
@@ -364,7 +362,7 @@ def test_a_prompt_that_the_engine_refuses_is_rejected_by_name(tmp_path: Path) ->
     write_prompts(tmp_path / "p.jsonl", 5)
     summary = run(make_spec(tmp_path), RefusingTeacher(selection=Selection(top_k=8), max_model_len=64))
     assert summary.counts.num_records == 4 and summary.num_rejected == 1
-    reject = json.loads((tmp_path / "out/.labelgen/rejected.jsonl").read_text())
+    reject = rejected_rows(tmp_path / "out")[0]
     assert reject["id"] == "r1" and reject["line"] == 2 and reject["reason"] == "response 0: poison"
 
 
@@ -406,14 +404,14 @@ def test_one_answer_that_contradicts_itself_is_rejected_and_the_job_goes_on(tmp_
         make_spec(tmp_path, selection=selection), teacher=OddTeacher(selection=selection, max_model_len=64)
     )
     assert summary.counts.num_records == 7 and summary.num_rejected == 1
-    reject = json.loads((tmp_path / "out/.labelgen/rejected.jsonl").read_text())
+    reject = rejected_rows(tmp_path / "out")[0]
     assert reject["id"] == "r5" and "the labels of record 'r5#0' contradict themselves: position" in reject["reason"]
     assert labelstore.verify_dataset(tmp_path / "out").is_sound
 
 
 def test_no_usable_row_is_an_error_that_says_where_the_reasons_are(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"question": "hi"}\n')
-    with pytest.raises(ValueError, match=r"all 1 rows are rejected; the reasons are in .*rejected.jsonl"):
+    with pytest.raises(ValueError, match=r"all 1 rows are rejected; the reasons are in .*rejected/"):
         run(make_spec(tmp_path))
     (tmp_path / "p.jsonl").write_text("\n\n")
     with pytest.raises(ValueError, match="there are no rows"):

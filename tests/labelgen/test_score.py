@@ -19,6 +19,7 @@ from labelgen.teachers.fake import FakeTeacher
 from labelstore.errors import FingerprintError
 from labelstore.record import LabelRecord
 from labelstore.selection import Selection
+from rejected_rows import rejected_rows
 
 TOP_K = Selection(top_k=4)
 CHAT = [
@@ -94,8 +95,9 @@ def test_label_spans_choose_and_rows_without_such_a_span_are_rejects(
     summary = run(tmp_path / "out", *ROWS, label_spans=label_spans)
     got = {name: [text for text, _ in labelled(record)] for name, record in records_of(tmp_path / "out").items()}
     assert got == kept and summary.num_rejected == 2
-    rejected = (tmp_path / "out/.labelgen/rejected.jsonl").read_text()
-    assert f"--label-spans {label_spans}: there is none of" in rejected and "what it has is text" in rejected
+    for row in rejected_rows(tmp_path / "out"):
+        assert f"--label-spans {label_spans}: there is none of" in row["reason"]
+    assert any("what it has is text" in row["reason"] for row in rejected_rows(tmp_path / "out"))
 
 
 def test_label_spans_that_no_row_has_are_refused(tmp_path: Path) -> None:
@@ -117,9 +119,8 @@ def test_a_stride_is_refused_before_anything_is_read_and_is_in_the_fingerprint(t
 def test_what_is_too_long_to_be_read_whole_is_a_reject(tmp_path: Path) -> None:
     summary = run(tmp_path / "out", {"prompt": "a" * 90, "completion": "b" * 20}, ROWS[1])
     assert summary.num_rejected == 1
-    assert (
-        "it has 110 tokens, and the teacher's context of 100" in (tmp_path / "out/.labelgen/rejected.jsonl").read_text()
-    )
+    (rejected,) = rejected_rows(tmp_path / "out")
+    assert "it has 110 tokens, and the teacher's context of 100" in rejected["reason"]
 
 
 def test_another_teacher_labels_the_same_ids(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
 from labelgen.prompts.sources import find_sources
 from labelstore.errors import DamagedDatasetError
-from labelstore.store import LocalStore
+from labelstore.local_store import LocalStore
+from rejected_rows import rejected_rows
 
 
 def write_rows(path: Path, rows: list[Any]) -> Path:
@@ -66,7 +67,7 @@ def test_an_id_with_other_content_is_rejected_and_both_rows_are_named(tmp_path: 
     source = write_rows(tmp_path / "p.jsonl", [*ROWS, {"id": "r2", "prompt": "other"}, ROWS[0], {"nothing": 1}])
     result = ingest(tmp_path, source)
     assert (result.num_new, result.num_duplicates, result.num_rejected) == (6, 1, 2)
-    rejected = [json.loads(line) for line in (tmp_path / ".labelgen/rejected.jsonl").read_text().splitlines()]
+    rejected = rejected_rows(tmp_path)
     assert rejected[0]["line"] == 7 and rejected[0]["id"] == "r2"
     assert f"is that of {source}:3 too" in rejected[0]["reason"]
     assert rejected[1]["line"] == 9 and rejected[1]["id"] is None
@@ -76,10 +77,28 @@ def test_rejects_are_logged_once_however_often_a_job_runs(tmp_path: Path) -> Non
     source = write_rows(tmp_path / "p.jsonl", [{"nothing": 1}])
     ingest(tmp_path, source)
     source.touch()
-    log = tmp_path / ".labelgen/rejected.jsonl"
-    log.write_bytes(log.read_bytes() + b'{"torn')  # a kill in the middle of a line
     ingest(tmp_path, source)
-    assert len(log.read_text().splitlines()) == 1
+    assert len(rejected_rows(tmp_path)) == 1
+
+
+def test_rejects_are_on_disk_before_the_block_behind_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_rows(tmp_path / "p.jsonl", [{"nothing": 1}, *ROWS])
+
+    def killed(self: PromptSnapshot, prompts: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PromptSnapshot, "_write_block", killed)
+    lengths: list[int] = []
+    flush = RejectLog.flush
+
+    def counted(self: RejectLog) -> None:
+        flush(self)
+        lengths.append(len(rejected_rows(tmp_path)))
+
+    monkeypatch.setattr(RejectLog, "flush", counted)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(tmp_path, source, limit=3)
+    assert lengths[0] == 1
 
 
 def test_a_limit_may_be_raised_later(tmp_path: Path) -> None:

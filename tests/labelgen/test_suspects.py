@@ -26,7 +26,9 @@ from labelgen.teachers.teacher import (
     Request,
     ScoreRequest,
 )
+from labelstore.local_store import LocalStore
 from labelstore.selection import Selection
+from rejected_rows import rejected_rows
 
 SELECTION = Selection(top_k=4)
 SAMPLING, _ = SamplingChoice().resolve({})
@@ -103,7 +105,7 @@ def test_one_poison_in_500_is_rejected_by_name_and_only_it(tmp_path: Path) -> No
     teacher = MortalTeacher()
     summary = labelgen.run(spec, teacher=teacher)
     assert summary.counts.num_records == 499 and summary.num_rejected == 1
-    (reject,) = map(json.loads, (tmp_path / "out/.labelgen/rejected.jsonl").read_text().splitlines())
+    (reject,) = rejected_rows(tmp_path / "out")
     assert (reject["id"], reject["line"]) == ("r333", 334)
     assert reject["reason"] == "response 0: it kills the engine, also with nothing beside it: boom"
     names = [record.prompt_id for record in labelstore.open_dataset(tmp_path / "out")]
@@ -189,7 +191,7 @@ def leave_heartbeat(
     root: Path, in_flight: tuple[str, ...], *, is_alone: bool = False, state: str = "labelling"
 ) -> None:
     """Do what a job does that takes over from dead ones and is killed then."""
-    before = find_predecessors(root)
+    before = find_predecessors(LocalStore(root))
     beat = Heartbeat(
         process=ProcessName(host=ProcessName.of_this().host, pid=2**22 + 1, started_ticks=1),  # nobody's
         state=state,
@@ -200,24 +202,24 @@ def leave_heartbeat(
         deaths=before.deaths,
         lone_deaths=before.lone_deaths,
     )
-    HeartbeatWriter(root, beat=lambda: beat).write()
-    remove_heartbeats(list(before.dead))
+    HeartbeatWriter(LocalStore(root), beat=lambda: beat).write()
+    remove_heartbeats(LocalStore(root), before.dead)
 
 
 def test_a_prompt_that_takes_the_job_down_again_and_again_is_refused_in_the_end(tmp_path: Path) -> None:
     for _ in range(2):
         leave_heartbeat(tmp_path, ("a", "b", "poison"))
-        assert not find_predecessors(tmp_path).suspect_ids, "a node may be switched off twice"
+        assert not find_predecessors(LocalStore(tmp_path)).suspect_ids, "a node may be switched off twice"
     leave_heartbeat(tmp_path, ("b", "poison"))
-    assert find_predecessors(tmp_path).suspect_ids == {"b", "poison"}
+    assert find_predecessors(LocalStore(tmp_path)).suspect_ids == {"b", "poison"}
     for _ in range(2):
         leave_heartbeat(tmp_path, ("poison",), is_alone=True)
-        assert find_predecessors(tmp_path).verdicts == {}
+        assert find_predecessors(LocalStore(tmp_path)).verdicts == {}
     leave_heartbeat(tmp_path, (), state="reading")  # killed before it labelled anything: says nothing
     leave_heartbeat(tmp_path, ("c",), state="stopped")  # a stop is no death
     leave_heartbeat(tmp_path, ("poison",), is_alone=True)
-    predecessors = find_predecessors(tmp_path)
+    predecessors = find_predecessors(LocalStore(tmp_path))
     assert predecessors.verdicts == {"poison": "6 jobs in a row died over it, the last 3 with nothing beside it"}
-    assert len(read_heartbeats(tmp_path)) == 1
+    assert len(read_heartbeats(LocalStore(tmp_path))) == 1
     leave_heartbeat(tmp_path, ("d",))  # answered, so no longer in flight when the next one died
-    assert find_predecessors(tmp_path).deaths == {"d": 1}
+    assert find_predecessors(LocalStore(tmp_path)).deaths == {"d": 1}

@@ -15,6 +15,7 @@ from labelgen.prompts.thinking import ThinkTokens, find_think_tokens, thinking_s
 from labelgen.teachers.fake import FakeTeacher, FakeTokenizer
 from labelgen.teachers.sampling import SamplingChoice
 from labelstore.selection import Selection
+from rejected_rows import rejected_rows
 
 TOKENIZER = FakeTokenizer()
 TOKENS = ThinkTokens(start_id=ord("[") + 1, end_id=ord("]") + 1)
@@ -121,9 +122,7 @@ def test_a_job_labels_what_it_is_asked_for_and_rejects_the_rest(tmp_path: Path) 
         start = int(np.searchsorted(of_whole.positions, record.positions[0]))
         np.testing.assert_array_equal(record.logprobs, of_whole.logprobs[start:])
         assert record.text is not None and of_whole.text is not None and of_whole.text.endswith(record.text)
-    rejected = [
-        json.loads(line) for line in (tmp_path / "answer/labels/.labelgen/rejected.jsonl").read_text().splitlines()
-    ]
+    rejected = rejected_rows(tmp_path / "answer/labels")
     assert any(
         "--label-spans answer: there is none of answer; what it has is reasoning" in row["reason"] for row in rejected
     )

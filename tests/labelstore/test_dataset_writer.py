@@ -16,7 +16,7 @@ import labelstore
 from failing_os import failing_writes
 from labelstore.codecs import codec_named
 from labelstore.dataset_writer import DatasetWriter, finish_dataset
-from labelstore.store import LocalStore
+from labelstore.local_store import LocalStore
 from make_records import make_dataset, make_header, make_record
 
 

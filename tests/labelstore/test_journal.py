@@ -14,9 +14,9 @@ from labelstore.errors import DamagedDatasetError, FingerprintError
 from labelstore.journal import JOURNAL_DIR, Journal, Recovery
 from labelstore.journal_segment import RefusedResponse, SegmentReader, segment_bytes, segment_name
 from labelstore.labels import Labels
+from labelstore.local_store import LocalStore
 from labelstore.record import LabelRecord
 from labelstore.selection import Selection
-from labelstore.store import LocalStore
 from make_records import make_labels, make_record
 
 BLOCK, SHA256, FINGERPRINT = "000003", "b" * 64, "f" * 64

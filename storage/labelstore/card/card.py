@@ -12,8 +12,8 @@ from labelstore.dataset import open_dataset
 from labelstore.dataset_writer import finish_dataset
 from labelstore.errors import StorageError
 from labelstore.header import HEADER_NAME
+from labelstore.local_store import LocalStore
 from labelstore.readme import README_NAME, is_unedited, sign_readme
-from labelstore.store import LocalStore
 
 __all__ = ["CARD_DIR", "write_card"]
 
