@@ -194,7 +194,10 @@ class ShardReader:
                 self._source.hold(0, memoryview(b""))
 
     def _ranges(self, index: int) -> tuple[Range, Range]:
-        return column_ranges(self._metadata, index, num_hard=NUM_HARD_COLUMNS)
+        hard, soft = column_ranges(self._metadata, index, num_hard=NUM_HARD_COLUMNS)
+        if not 4 <= hard.start <= hard.stop <= soft.start <= soft.stop <= self._tail_start:
+            raise self._damage(f"row group {index} has no place: hard columns {hard}, soft columns {soft}")
+        return hard, soft
 
     @property
     def _tail_start(self) -> int:
