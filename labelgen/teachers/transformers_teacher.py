@@ -50,7 +50,7 @@ class TransformersTeacher:
             vocab_size=rows,
             max_model_len=max_tokens,
             max_scored_tokens=max_tokens,
-            stop_ids={},
+            stop_ids={} if (eos := self._tokenizer.eos_token_id) is None else {eos: "tokenizer"},
             sampling_defaults={},
             fingerprint_fields={
                 "weights": hash_weights(model_dir),

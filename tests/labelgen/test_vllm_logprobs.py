@@ -102,6 +102,14 @@ def test_requests_that_do_not_ask_are_left_to_vllm() -> None:
     assert isinstance(processor.logprobs, FlatLogprobs)
 
 
+@pytest.mark.parametrize("rows", [[0], [3, 4, 5], [0, 2, 3, 9], []], ids=str)
+def test_the_positions_of_spans_are_taken_and_no_others(rows: list[int]) -> None:
+    whole = as_one(steps(10))
+    some = whole.take(np.array(rows, dtype=np.int64))
+    for name in Positions.__slots__:
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[rows])
+
+
 def test_what_is_collected_does_not_keep_the_steps_arrays_alive() -> None:
     captured = CapturedLogprobs()
     shared = steps(1)[0]
