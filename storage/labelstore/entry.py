@@ -16,7 +16,7 @@ from labelstore.errors import DamagedDatasetError
 from labelstore.file_names import block_of_shard
 from labelstore.record import LabelRecord
 from labelstore.sealed_json import seal, unseal
-from labelstore.store import ReadableStore
+from labelstore.store import ReadableStore, read_each
 
 __all__ = [
     "ENTRIES_DIR",
@@ -196,9 +196,13 @@ def read_entry(store: ReadableStore, name: str) -> Entry:
     Raises:
         DamagedDatasetError: it is damaged, or stands under another's name.
     """
-    entry = Entry.from_json(unseal(store.read(name), origin=f"{store}/{name}"), origin=f"{store}/{name}")
+    return _parse_entry(store.read(name), name=name, origin=f"{store}/{name}")
+
+
+def _parse_entry(data: bytes, *, name: str, origin: str) -> Entry:
+    entry = Entry.from_json(unseal(data, origin=origin), origin=origin)
     if entry.name != name:
-        raise DamagedDatasetError(f"{store}/{name}: says that it is {entry.name}; it was renamed")
+        raise DamagedDatasetError(f"{origin}: says that it is {entry.name}; it was renamed")
     return entry
 
 
@@ -218,12 +222,16 @@ def read_entries(store: ReadableStore) -> dict[str, Entry]:
             withdrawn.add((block, generation))
         else:
             generations.setdefault(block, set()).add(generation)
-    entries = {}
+    names = {}
     for block, numbers in sorted(generations.items(), key=lambda item: int(item[0])):
         in_force = [generation for generation in numbers if (block, generation) not in withdrawn]
         if in_force:
-            entries[block] = read_entry(store, entry_name(block, max(in_force)))
-    return entries
+            names[block] = entry_name(block, max(in_force))
+    contents = read_each(store, names.values())
+    return {
+        block: _parse_entry(data, name=name, origin=f"{store}/{name}")
+        for (block, name), data in zip(names.items(), contents, strict=True)
+    }
 
 
 def total_counts(entries: Iterable[Entry]) -> LabelCounts:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from labelstore.errors import NotADatasetError, UnreachableStoreError
 from labelstore.object_store import ObjectStore
-from labelstore.store import exists, open_store, open_writable_store, read_if_there, update
+from labelstore.store import exists, open_store, open_writable_store, read_each, read_if_there, update
 from s3_server import FAULTS, S3Proxy
 
 URL = "s3://bucket/some/labels"
@@ -82,6 +83,24 @@ def test_an_entry_whose_answer_was_lost_is_ones_own_and_anothers_is_not(store: O
         s3_proxy.fault = once("lost", "PUT")  # type: ignore[assignment]
         assert store.put_new("entries/0", content) is is_own
     assert store.read("entries/0") == b"of another"
+
+
+def test_many_files_are_read_at_once_and_come_in_order(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"entries/{number}" for number in range(40)]
+    for name in names:
+        store.replace(name, name.encode())
+    gate = threading.Barrier(16, timeout=60)  # 16 are in flight together, or it breaks
+    read = ObjectStore.read
+
+    def read_together(self: ObjectStore, name: str) -> bytes:
+        if int(name.rpartition("/")[2]) < 16:
+            gate.wait()
+        return read(self, name)
+
+    monkeypatch.setattr(ObjectStore, "read", read_together)
+    assert list(read_each(store, names)) == [name.encode() for name in names]
+    with pytest.raises(FileNotFoundError):
+        list(read_each(store, [*names[16:], "entries/99"]))
 
 
 def test_a_store_that_stays_away_ends_the_wait(
