@@ -49,8 +49,8 @@ class Benchmark:
         for records in (held_out_records, self.captured.train):
             teacher.read(records, max_length=max_length)
         held_out = HeldOut(held_out_records, teacher, tokenizer=tokenizer, max_length=max_length)
-        labels = {method.name: self._look_at(method, sets, tokenizer) for method in methods}
         runs = list(self._runs(methods, sets, teacher, held_out, tokenizer, num_seeds=num_seeds))
+        labels = {method.name: self._look_at(method, sets, tokenizer) for method in methods}
         vocab_size = held_out_records.header.vocab_size
         return {
             "teacher": self.captured.teacher,
