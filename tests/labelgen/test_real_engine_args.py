@@ -136,7 +136,7 @@ def test_a_quantized_teacher_labels_and_says_so(tmp_path: Path) -> None:
     reference = TransformersTeacher(str(fetch_teacher("smollm2")), selection=Selection(top_k=TOP_K), max_model_len=256)
     figures = compare_with_reference(dataset, reference.full_logprobs)
     assert figures.failures(FLOAT32_LIMITS)  # its labels are its own
-    assert figures.candidate_median_nats < 1  # and not far from those of the whole weights
+    assert figures.num_argmax_differ < figures.num_positions / 4  # and near those of the whole weights (7 of 72)
 
 
 def quantize_to_int8(model_dir: Path, folder: Path) -> Path:

@@ -95,7 +95,7 @@ def label(root: Path, **changes: Any) -> Path:
         output_dir=root / "labels",
         teacher="fake",
         selection=selection,
-        codec="exact",
+        codec="open",
         max_tokens=40,
         think_tokens=("[", "]"),
         prefill="[",
