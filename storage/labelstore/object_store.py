@@ -32,7 +32,9 @@ _S3_OPTIONS = {
     "max_concurrency": 2,
     "config_kwargs": {"connect_timeout": _CONNECT_SECONDS, "retries": {"max_attempts": 1}},
 }
-_OPTIONS = {"s3": _S3_OPTIONS, "s3a": _S3_OPTIONS}
+# A hub's file system reads so much behind each range; 5 MiB if it is not told.
+_HUB_OPTIONS = {"block_size": 1 << 12}
+_OPTIONS: dict[str, dict[str, Any]] = {"s3": _S3_OPTIONS, "s3a": _S3_OPTIONS, "hf": _HUB_OPTIONS}
 
 _FIRST_PAUSE_SECONDS = 0.1  # the longest of the first pauses; each may be twice as long as the one before
 _LONGEST_PAUSE_SECONDS = 20.0
