@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from labelgen.cli.plain_text import echo
+
 __all__ = ["card"]
 
 
@@ -40,5 +42,5 @@ def card(
         raise click.ClickException(str(error)) from error
     options = {"--license": dataset_licence, "--teacher-license": teacher_licence, "--prompts-license": prompts_licence}
     if missing := [option for option, value in options.items() if value is None]:
-        click.echo(f"note: {', '.join(missing)} not given: the card says unknown", err=True)
-    click.echo(f"{dataset}: {', '.join(names)}")
+        echo(f"note: {', '.join(missing)} not given: the card says unknown", err=True)
+    echo(f"{dataset}: {', '.join(names)}")

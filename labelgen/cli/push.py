@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from labelgen.cli.options import json_option, quiet_option
+from labelgen.cli.plain_text import echo
 
 __all__ = ["push"]
 
@@ -39,7 +40,7 @@ def push(dataset: Path, repo: str, is_public: bool, include: tuple[str, ...], as
 
     def note(message: str) -> None:
         if not quiet:
-            click.echo(f"note: {message}", err=True)
+            echo(f"note: {message}", err=True)
 
     try:
         hub_repo = HubRepo(repo, note=note)
