@@ -63,7 +63,7 @@ def test_inspect_status_verify_finish_and_convert_show_no_control_character(root
     shown(["status", str(root)])
     shown(["finish", str(root)])
     shown(["verify", str(root)])
-    shown(["convert", str(root), "-o", str(tmp_path / "out"), "--codec", "exact"])
+    shown(["convert", str(root), "-o", str(tmp_path / "out")])
     shown(["export", str(root), "--to", "chat-jsonl", "-o", str(tmp_path / f"chats{EVIL.replace('/', '|')}")])
     for command in ("inspect", "status", "verify"):
         json.loads(shown([command, str(root), "--json"]))
