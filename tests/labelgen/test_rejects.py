@@ -82,7 +82,7 @@ def fake(kind: type[FakeTeacher] = FakeTeacher) -> FakeTeacher:
 def test_a_teacher_that_refuses_everything_stops_the_job_and_loses_nothing(tmp_path: Path) -> None:
     write_prompts(tmp_path / "p.jsonl")
     spec = make_spec(tmp_path, max_rejects=RejectLimit(count=10))
-    with pytest.raises(ValueError, match=r"11 of \d+ prompts are rejected.*The last one: out of paper"):
+    with pytest.raises(ValueError, match=r"11 of \d+ prompts are rejected.*The last one: response 0: out of paper"):
         labelgen.run(spec, teacher=fake(Refusing))
     summary = labelgen.run(spec, teacher=fake())
     assert summary.counts.num_records == 89 and summary.num_new_records == 84
