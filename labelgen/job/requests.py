@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +138,20 @@ class PromptRequests:
             ids, spans = encode_turns(
                 prompt.messages, self.tokenizer, tools=prompt.tools, end_ids=self.facts.stop_ids.keys()
             )
-            yield self._score(f"{name}/0", ids, spans)
+            yield self._score(f"{name}/0", ids, self._with_thinking(ids, spans))
+
+    def _with_thinking(self, input_ids: NDArray[np.int32], spans: Sequence[TokenSpan]) -> list[TokenSpan]:
+        """Return a chat's spans, thinking and answer told apart in each turn where the teacher is one that thinks."""
+        if self.think_tokens is None:
+            return list(spans)
+        told_apart: list[TokenSpan] = []
+        for span in spans:
+            if span.kind != "assistant":
+                told_apart.append(span)
+                continue
+            parts = thinking_spans(input_ids[: span.stop], span.start, self.think_tokens, tokenizer=self.tokenizer)
+            told_apart += [replace(part, is_last=span.is_last) for part in parts]
+        return told_apart
 
     def _score(self, request_id: str, input_ids: NDArray[np.int32], spans: Sequence[TokenSpan]) -> ScoreRequest:
         """Return the request that labels the chosen spans of a sequence that is read whole."""

@@ -102,9 +102,7 @@ class Job:
         if spec.task == "generate":
             self._teacher.check_sampling(sampling)
         self._sampling = sampling
-        think_tokens = None
-        if spec.task == "generate":
-            think_tokens = find_think_tokens(self._teacher.tokenizer, spec.think_tokens)
+        think_tokens = find_think_tokens(self._teacher.tokenizer, spec.think_tokens)
         self._requests = PromptRequests(
             spec=spec,
             facts=self._facts,

@@ -45,7 +45,7 @@ class Prompt:
             return {span.kind for sequence in self.sequences for span in sequence.spans}
         if self.text is not None:
             return {"text"}
-        return {"completion"} if self.completion is not None else {"assistant", "tool_call"}
+        return {"completion"} if self.completion is not None else {"assistant", "tool_call", "reasoning", "answer"}
 
     @property
     def origin(self) -> str:

@@ -2,13 +2,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from turn_tokenizer import END_ID, TurnTokenizer, turns
 
+from labelgen.job.requests import PromptRequests
+from labelgen.job.spec import RunSpec
+from labelgen.prompts.prompt import Prompt
 from labelgen.prompts.scored_chat import encode_turns
 from labelgen.prompts.scored_pair import encode_pair
+from labelgen.prompts.thinking import find_think_tokens
+from labelgen.teachers.fake import FakeTeacher
+from labelgen.teachers.teacher import ScoreRequest
 
 QUESTION = {"role": "user", "content": "hi"}
 ANSWER = {"role": "assistant", "content": "Hello world"}
@@ -143,3 +151,32 @@ def test_a_seam_that_cannot_be_right_is_refused() -> None:
         encode_pair("2+2: ", "four", Spacing())
     with pytest.raises(ValueError, match="the prompt has no tokens"):
         encode_pair("", "four", TurnTokenizer())
+
+
+def test_thinking_and_answer_of_a_turn_are_told_apart() -> None:
+    tokenizer, spec = TurnTokenizer(), RunSpec(task="score", sources=("-",), output_dir=Path("out"), teacher="turns")
+    facts = FakeTeacher(selection=spec.selection).facts
+    sampling, _ = spec.sampling.resolve({})
+    requests = PromptRequests(
+        spec=spec,
+        facts=replace(facts, stop_ids={END_ID: "tokenizer"}),
+        tokenizer=tokenizer,
+        sampling=sampling,
+        think_tokens=find_think_tokens(tokenizer, None),
+    )
+
+    def spans(*answers: str) -> list[tuple[str, str, bool]]:
+        messages = [message for text in answers for message in (QUESTION, {"role": "assistant", "content": text})]
+        prompt = Prompt(prompt_id="p", source="s", line=1, content_hash="", messages=messages)
+        (request,) = requests.make(prompt, "000000/0")
+        assert isinstance(request, ScoreRequest)
+        ids = request.input_ids
+        return [(tokenizer.decode(ids[part.start : part.stop]), part.kind, part.is_last) for part in request.spans]
+
+    assert spans("Hello", "<think>hm</think> four") == [
+        ("Hello<end>", "answer", False),
+        ("<think>hm</think>", "reasoning", True),
+        (" four<end>", "answer", True),
+    ]
+    with pytest.raises(ValueError, match="its thinking begins 2 times"):
+        spans("<think>a</think>b<think>")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 __all__ = ["END", "END_ID", "TurnTokenizer", "turns"]
 
 END = "<end>"
-_WHOLE = (END, "<user>", "<assistant>", "<tool>", "<call>", " four", ".\n", "Hello", " world")
+_WHOLE = (END, "<user>", "<assistant>", "<tool>", "<call>", " four", ".\n", "Hello", " world", "<think>", "</think>")
 END_ID = 256
 
 Template = Callable[[Sequence[Mapping[str, Any]], bool], str]
