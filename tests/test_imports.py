@@ -55,6 +55,11 @@ def test_only_the_vllm_files_import_vllm(path: Path) -> None:
     assert not roots(imports(path, top_level_only=True)) & {"vllm", "torch", "transformers"}
 
 
+@pytest.mark.parametrize("path", LABELGEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_ray_files_import_ray_and_on_demand(path: Path) -> None:
+    assert "ray" not in roots(imports(path, top_level_only=path.name.startswith("ray_")))
+
+
 def test_the_command_line_imports_no_engine_and_no_arrow_before_a_command_needs_it() -> None:
     code = (
         "import sys, labelgen.cli\n"

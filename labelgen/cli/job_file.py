@@ -17,7 +17,7 @@ __all__ = ["job_file_option", "render_job_file"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 # What is of one call and not of the job.
-_NOT_IN_FILES = {"help", "config", "dry_run", "yaml", "json", "quiet", "retry_rejected"}
+_NOT_IN_FILES = {"help", "config", "dry_run", "yaml", "json", "quiet", "retry_rejected", "part"}
 _WIDTH = 110
 
 

@@ -137,6 +137,27 @@ _JOB_OPTIONS: list[Callable[[Any], Any]] = [
     grouped(
         _JOB, "--block-size", type=int, default=2048, show_default=True, help="Prompts in a unit of work (a block)."
     ),
+    grouped(
+        _JOB,
+        "--part",
+        metavar="I/N",
+        help="Label the I-th of N parts, I from 1; each in a job of its own, on any machine that sees DIR.",
+    ),
+    grouped(
+        _JOB,
+        "--replicas",
+        type=int,
+        metavar="N",
+        help="Engines at work at once, under Ray, each on GPUs of its own.  [default: 1, or what --ray holds]",
+    ),
+    grouped(
+        _JOB,
+        "--ray",
+        metavar="[ADDRESS]",
+        is_flag=False,
+        flag_value="auto",
+        help="Let a Ray cluster run the engines: the one this machine is in, or --ray=HOST:PORT.",
+    ),
     grouped(_JOB, "--max-rejects", metavar="N|P%", help="Stop when more rows are rejected.  [default: never]"),
     grouped(_JOB, "--retry-rejected", is_flag=True, help="Try what was rejected in an earlier run again."),
     grouped(

@@ -41,6 +41,8 @@ _OF_A_JOB = {
     "journal_dir",
     "flush_seconds",
     "grace_seconds",
+    "replicas",
+    "ray",
     "rescore_at_end",
     "texts",
     "prompts",

@@ -36,6 +36,7 @@ def print_summary(summary: RunSummary, *, as_json: bool) -> None:
         "seconds": round(summary.seconds, 3),
         "labels_per_second": round(summary.labels_per_second, 1),
         "rescored": rescored_values(summary.rescored),
+        "blocks_left": summary.num_blocks_left,
         "warnings": list(summary.notes),
     }
     if as_json:
@@ -52,6 +53,11 @@ def print_summary(summary: RunSummary, *, as_json: bool) -> None:
     rows |= rescored_rows(summary.rescored)
     if summary.num_rejected:
         rows["rejected"] = f"{summary.num_rejected:,} (see .labelgen/rejected/)"
+    if summary.num_blocks_left:
+        rows["left"] = (
+            f"{summary.num_blocks_left:,} blocks of other parts; when they are done, the last part, "
+            f"or 'labelgen finish {summary.output_dir}', makes the manifest"
+        )
     print_rows(str(summary.output_dir), rows)
     for warning in summary.notes:
         echo(f"warning: {warning}", fg="yellow", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 
 import click
 
@@ -13,6 +14,8 @@ from labelgen.job.heartbeat import Heartbeat
 from labelgen.job.status import JobStatus
 
 __all__ = ["print_status"]
+
+_MAX_SHOWN_JOBS = 20
 
 
 def print_status(status: JobStatus, *, location: str, as_json: bool) -> None:
@@ -24,7 +27,7 @@ def print_status(status: JobStatus, *, location: str, as_json: bool) -> None:
     rate, left = status.labels_per_second, status.seconds_left
     rows = {
         "state": status.state,
-        "jobs": "\n".join(_job_text(job) for job in status.jobs),
+        "jobs": _jobs_text(status.jobs),
         "prompts": f"{status.done_prompts:,} of {status.total_prompts:,} done{share}",
         "published": f"{status.published_blocks:,} of {status.total_blocks:,} blocks, "
         f"{status.published.num_records:,} records, {status.published.num_labels:,} labels",
@@ -36,10 +39,23 @@ def print_status(status: JobStatus, *, location: str, as_json: bool) -> None:
     print_rows(location, rows)
 
 
+def _jobs_text(jobs: Sequence[Heartbeat]) -> str:
+    """Return a line for each, those that died first; of very many, how many there are besides."""
+    shown = sorted(jobs, key=lambda job: job.is_alive)[:_MAX_SHOWN_JOBS]
+    rest = len(jobs) - len(shown)
+    return "\n".join([*map(_job_text, shown), *([f"and {rest:,} more"] if rest else [])])
+
+
 def _job_text(job: Heartbeat) -> str:
     in_flight = f", {len(job.in_flight):,} responses in flight" if job.is_alive and job.in_flight else ""
     ago = duration_text(time.time() - job.beat_at)
-    return f"process {job.process.pid} on {job.process.host}, last heartbeat {ago} ago{in_flight}"
+    share = f"{job.share}: " if job.share else ""
+    state = "" if job.is_alive else f"{_state(job)}, "
+    return f"{share}{state}process {job.process.pid} on {job.process.host}, last heartbeat {ago} ago{in_flight}"
+
+
+def _state(job: Heartbeat) -> str:
+    return job.state if job.is_alive or job.is_over else "killed"
 
 
 def _to_json(status: JobStatus, location: str) -> dict[str, object]:
@@ -61,7 +77,8 @@ def _to_json(status: JobStatus, location: str) -> dict[str, object]:
             {
                 "host": job.process.host,
                 "pid": job.process.pid,
-                "state": job.state if job.is_alive or job.is_over else "killed",
+                "share": job.share,
+                "state": _state(job),
                 "started_at": job.started_at,
                 "heartbeat_at": job.beat_at,
                 "in_flight": len(job.in_flight),

@@ -89,6 +89,7 @@ def build_spec(
     sample_seed: int,
     max_rejects: str | None,
     keep_positions: str | None = None,
+    part: str | None = None,
     prompt_field: str | None = None,
     messages_field: str | None = None,
     text_field: str | None = None,
@@ -118,6 +119,7 @@ def build_spec(
         ValueError: an option is out of its range, or two exclude each other.
     """
     from labelgen.job.kept_positions import KeptPositions
+    from labelgen.job.part import Part
     from labelgen.job.spec import DEFAULT_TOP_K, RunSpec
     from labelgen.prompts.chat_template import ChatTemplate
     from labelgen.prompts.prompt_fields import PromptFields
@@ -183,5 +185,6 @@ def build_spec(
         sample=None if sample_prompts is None else PromptSample(size=sample_prompts, seed=sample_seed),
         keep_positions=None if keep_positions is None else KeptPositions.parse(keep_positions),
         max_rejects=None if max_rejects is None else RejectLimit.parse(max_rejects),
+        part=None if part is None else Part.parse(part),
         **of_the_spec,
     )

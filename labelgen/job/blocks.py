@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from labelgen.job.requests import PromptRequests
@@ -48,13 +48,16 @@ class BlockCollector:
     def __init__(
         self,
         snapshot: PromptSnapshot,
-        blocks: list[str],
+        blocks: Iterable[str],
         requests: PromptRequests,
         journal: Journal,
         *,
         max_rejects: RejectLimit | None = None,
     ) -> None:
-        """`requests` and `take` raise ValueError when more than `max_rejects` are rejected."""
+        """A block is drawn from `blocks` when all requests of the one before are made.
+
+        `requests` and `take` raise ValueError when more than `max_rejects` are rejected.
+        """
         self._snapshot = snapshot
         self._max_rejects = max_rejects
         self._blocks = blocks

@@ -60,10 +60,12 @@ class Heartbeat:
     state: str  # reading, starting, labelling; finished, stopped, failed
     started_at: float  # seconds since 1970
     beat_at: float
-    total_prompts: int = 0  # of the dataset
-    done_prompts: int = 0  # of the dataset: every response of theirs is answered or refused
+    share: str = ""  # "part 3/8" or "replica 5", where it does not label all of the dataset
+    total_prompts: int = 0  # of its share
+    done_prompts: int = 0  # of its share: every response of theirs is answered or refused
+    open_prompts: int = 0  # of those, in blocks that it has not published yet
     answered_prompts: int = 0  # of those, by this job
-    records_at_start: int = 0  # of the dataset, published or in the journal
+    records_at_start: int = 0  # of its share, published or in the journal
     num_records: int = 0
     num_labels: int = 0
     num_rejected: int = 0
@@ -72,6 +74,11 @@ class Heartbeat:
     is_alone: bool = False  # what is in flight is one suspect with nothing beside it
     deaths: Mapping[str, int] = field(default_factory=dict)  # by request id: jobs in a row that died over it, before
     lone_deaths: Mapping[str, int] = field(default_factory=dict)  # of those, with nothing beside it
+
+    @property
+    def is_replica(self) -> bool:
+        """Is it one of the engines of a job, whose heartbeat counts it in?"""
+        return self.share.startswith("replica ")
 
     @property
     def is_over(self) -> bool:
@@ -96,7 +103,7 @@ class HeartbeatWriter:
     def __init__(self, store: Store, *, beat: Callable[[], Heartbeat]) -> None:
         """Write what `beat` returns beside the labels. It is called from several threads."""
         self._store = store
-        self._name = f"{JOBS_DIR}/{uuid.uuid4().hex}.json"
+        self.name = f"{JOBS_DIR}/{uuid.uuid4().hex}.json"
         self._beat = beat
         self._lock = threading.Lock()
         self._is_over = False
@@ -120,7 +127,7 @@ class HeartbeatWriter:
         """Write the heartbeat now. No job ends because this fails: its labels do not need it."""
         with self._lock, contextlib.suppress(OSError, UnreachableStoreError):
             # What must outlive the process is only the process's own death.
-            self._store.jot(self._name, json.dumps(asdict(self._beat())).encode())
+            self._store.jot(self.name, json.dumps(asdict(self._beat())).encode())
             self._has_written = True
 
     def close(self) -> None:

@@ -20,6 +20,8 @@ def job_options(spec: RunSpec) -> dict[str, Any]:
         "journal_dir": None if spec.journal_dir is None else str(spec.journal_dir),
         "flush_seconds": spec.flush_seconds,
         "grace_seconds": spec.grace_seconds,
+        "replicas": spec.replicas,
+        "ray": spec.ray,
         "max_rejects": None if spec.max_rejects is None else str(spec.max_rejects),
         "rescore_at_end": spec.rescore_at_end,
         "teacher": spec.teacher,

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from labelgen.job.blocks import BlockCollector
 from labelgen.job.concerns import ends_in_loop
-from labelgen.job.predecessors import Predecessors
 from labelgen.job.progress import RunProgress, RunWatcher
 from labelgen.job.publisher import BlockPublisher
 from labelgen.job.stopping import StoppedError, StopSignals
@@ -40,7 +39,7 @@ class Labelling:
         self._collector = collector
         self._publisher = publisher
         self._journal = journal
-        self._finder = finder
+        self.finder = finder
         self._watcher = watcher
         self._total_prompts = total_prompts
         self._started: float | None = None
@@ -64,11 +63,27 @@ class Labelling:
             seconds=self.seconds,
             num_prompts_done=self._collector.num_prompts_done,
             num_prompts_answered=self._collector.num_prompts_answered,
+            num_open_prompts=max(self._collector.num_prompts_done - self._publisher.num_prompts, 0),
             num_in_flight=self._num_drawn - self._num_requests,
             kept_mass=self._kept_mass_sum / self.num_labels if self.num_labels else None,
             num_published_labels=self._publisher.num_labels,
             num_published_bytes=self._publisher.num_bytes,
         )
+
+    @property
+    def in_flight(self) -> list[str]:
+        """The ids of the requests that the teacher has and has not answered. May be asked from any thread."""
+        return self.finder.in_flight
+
+    @property
+    def is_alone(self) -> bool:
+        """Is what is in flight a suspect that runs with nothing beside it?"""
+        return self.finder.is_alone
+
+    @property
+    def published_blocks(self) -> list[str]:
+        """The blocks that are published. May be asked from any thread."""
+        return list(self._publisher.blocks)
 
     @property
     def has_begun(self) -> bool:
@@ -82,7 +97,7 @@ class Labelling:
             return 0.0
         return self._answered - self._started
 
-    def run(self, predecessors: Predecessors, stop: StopSignals) -> None:
+    def run(self, stop: StopSignals) -> None:
         """Label until all is published, or the job is told to stop: then all that was answered is in the journal.
 
         Raises:
@@ -92,7 +107,7 @@ class Labelling:
         self._journal.start()
         self._publisher.start()
         try:
-            self._label(predecessors, stop)
+            self._label(stop)
             if stop.is_asked:
                 raise StoppedError
             with stop.interruptible():
@@ -103,7 +118,7 @@ class Labelling:
             finally:
                 self._publisher.give_up(timeout_seconds=_PUBLISHER_SECONDS)
 
-    def _label(self, predecessors: Predecessors, stop: StopSignals) -> None:
+    def _label(self, stop: StopSignals) -> None:
         made = self._collector.requests()
         requests = self._counted(itertools.takewhile(lambda _: not stop.is_asked, made))
         first = next(requests, None)
@@ -113,7 +128,7 @@ class Labelling:
                 self._teacher.start()
             requests = itertools.chain([first], requests)
         self._started = time.monotonic()
-        answers = self._finder.label(requests, suspect_ids=predecessors.suspect_ids, verdicts=predecessors.verdicts)
+        answers = self.finder.label(requests)
         while True:
             with stop.interruptible(has_grace=True):
                 answer = next(answers, None)

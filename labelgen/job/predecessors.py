@@ -8,12 +8,14 @@ that was alone in flight at several is refused. A node that is switched off now 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from labelgen.job.heartbeat import Heartbeat, read_heartbeats
+from labelgen.job.part import Part
 from labelstore.store import ReadableStore
 
-__all__ = ["Predecessors", "find_predecessors"]
+__all__ = ["Predecessors", "count_deaths", "find_predecessors", "share_of"]
 
 _DEATHS_OF_A_SUSPECT = 3
 _LONE_DEATHS_OF_THE_GUILTY = 3
@@ -23,8 +25,8 @@ _LONE_DEATHS_OF_THE_GUILTY = 3
 class Predecessors:
     """The jobs that worked on a dataset before this one, or beside it."""
 
-    alive: tuple[Heartbeat, ...]
-    dead: dict[str, Heartbeat]  # by file, the latest last
+    beside: tuple[Heartbeat, ...]  # alive, and not of another part of the same number of parts
+    superseded: dict[str, Heartbeat]  # dead ones of the same share, by file, the latest last
     deaths: dict[str, int]  # by request id: how many jobs in a row died while it was in flight
     lone_deaths: dict[str, int]  # of those, with nothing beside it
 
@@ -45,12 +47,12 @@ class Predecessors:
     def notes(self, *, num_records: int) -> list[str]:
         """Say who else works here, and what of the last job's work is made again; `num_records` of it are kept."""
         notes = [
-            f"another job works on this folder (process {job.process.pid} on {job.process.host}); both may: of each "
-            f"block, the first to publish wins"
-            for job in self.alive
+            f"another job works on {job.share or 'this folder'} (process {job.process.pid} on {job.process.host}); "
+            f"both may: of each block, the first to publish wins"
+            for job in self.beside
         ]
-        if self.dead:
-            last = list(self.dead.values())[-1]
+        if self.superseded:
+            last = list(self.superseded.values())[-1]
             lost = max(last.records_at_start + last.num_records - num_records, 0)
             again = lost + len(last.in_flight)
             if last.state != "finished" and again:
@@ -68,18 +70,45 @@ class Predecessors:
         return notes
 
 
-def find_predecessors(store: ReadableStore) -> Predecessors:
-    """Read the heartbeats of a dataset."""
+def find_predecessors(store: ReadableStore, *, part: Part | None = None) -> Predecessors:
+    """Read the heartbeats of a dataset, for a job that labels it or a part of it.
+
+    A part learns from the deaths of any job, as parts may be numbered anew, but supersedes its own share's alone: what
+    the others leave behind is for them, and for `labelgen status`.
+    """
     found = read_heartbeats(store)
+    share = share_of(part)
     dead = {name: job for name, job in found.items() if not job.is_alive}
+    deaths, lone_deaths = count_deaths(dead.values())
+    return Predecessors(
+        beside=tuple(
+            job
+            for job in found.values()
+            if job.is_alive and (job.share == share or part is None or not job.share.endswith(f"/{part.count}"))
+        ),
+        superseded={name: job for name, job in dead.items() if part is None or job.share == share},
+        deaths={name: count for name, count in deaths.items() if _is_held(name, part)},
+        lone_deaths={name: count for name, count in lone_deaths.items() if _is_held(name, part)},
+    )
+
+
+def count_deaths(dead: Iterable[Heartbeat]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return, by request id, the deaths in a row while it was in flight, and those of them with nothing beside it."""
     deaths: dict[str, int] = {}
     lone_deaths: dict[str, int] = {}
-    for job in dead.values():
+    for job in dead:
         was_killed_labelling = not job.is_over and bool(job.in_flight)
         for name in job.in_flight if was_killed_labelling else job.deaths:
             deaths[name] = max(deaths.get(name, 0), job.deaths.get(name, 0) + was_killed_labelling)
             alone = job.lone_deaths.get(name, 0) + (was_killed_labelling and job.is_alone)
             lone_deaths[name] = max(lone_deaths.get(name, 0), alone)
-    return Predecessors(
-        alive=tuple(job for job in found.values() if job.is_alive), dead=dead, deaths=deaths, lone_deaths=lone_deaths
-    )
+    return deaths, lone_deaths
+
+
+def share_of(part: Part | None) -> str:
+    """Return what a heartbeat calls a job's share of the dataset."""
+    return "" if part is None else f"part {part}"
+
+
+def _is_held(request_id: str, part: Part | None) -> bool:
+    return part is None or part.holds(request_id.partition("/")[0])

@@ -24,6 +24,7 @@ class RunProgress:
     seconds: float  # since the first request
     num_prompts_done: int = 0  # every response of theirs is answered or refused, by this job or an earlier one
     num_prompts_answered: int = 0  # of those, by this job
+    num_open_prompts: int = 0  # done, in blocks that are not published yet
     num_in_flight: int = 0  # requests that the teacher has and has not answered
     kept_mass: float | None = None  # mean over this job's labels; None before the first
     num_published_labels: int = 0  # of blocks that this job has published
@@ -59,8 +60,8 @@ class RunSummary:
     """What a run came to."""
 
     output_dir: Location
-    counts: LabelCounts  # of the whole dataset
-    num_bytes: int  # of all its shards
+    counts: LabelCounts  # of the whole dataset, or of the part that was labelled
+    num_bytes: int  # of all shards of that
     num_new_labels: int  # made by this run
     num_new_records: int
     num_rejected: int  # rows and prompts that gave no record, in all
@@ -68,6 +69,7 @@ class RunSummary:
     seconds: float  # this run's labelling, without loading the teacher
     notes: tuple[str, ...] = field(default=())
     rescored: Rescored | None = None  # what reading records again came to; None where this run labelled nothing
+    num_blocks_left: int = 0  # of the dataset, that other parts have not published
 
     @property
     def labels_per_second(self) -> float:

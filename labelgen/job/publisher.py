@@ -44,6 +44,8 @@ class BlockPublisher:
         self._note = note
         self._queue: queue.Queue[tuple[str, list[Reject]] | None] = queue.Queue(maxsize=_MAX_WAITING)
         self._failure: BaseException | None = None
+        self.blocks: list[str] = []  # that are published, by this job or another one first
+        self.num_prompts = 0  # of those
         self.num_labels = 0  # published by this job
         self.num_bytes = 0
         # A daemon: a job that is told to stop does not wait until a block is encoded, as the journal has it.
@@ -116,6 +118,8 @@ class BlockPublisher:
                 self.num_labels += sum(shard.counts.num_labels for shard in shards)
                 self.num_bytes += sum(shard.num_bytes for shard in shards)
         self._journal.remove(block)
+        self.num_prompts += self._snapshot.num_prompts(block)
+        self.blocks.append(block)
         if not was_first:
             self._note(f"block {block} was published by another job first; this one's copy is dropped")
 

@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import labelgen
-from labelgen.job.blocks import BlockCollector
+from labelgen.job.claim import Claim
 from labelgen.job.concerns import find_concerns
-from labelgen.job.fingerprint import fingerprint_fields
+from labelgen.job.dispatcher import Dispatcher
+from labelgen.job.executor import Executor
 from labelgen.job.job_options import job_file_bytes
 from labelgen.job.labelling import Labelling
-from labelgen.job.predecessors import Predecessors, find_predecessors
+from labelgen.job.predecessors import Predecessors, find_predecessors, share_of
 from labelgen.job.preview import JobPreview, make_preview
 from labelgen.job.progress import NullWatcher, RunSummary, RunWatcher
-from labelgen.job.publisher import BlockPublisher
 from labelgen.job.pulse import Pulse
-from labelgen.job.requests import PromptRequests
+from labelgen.job.replica import TeacherLoader
+from labelgen.job.replicated_labelling import ReplicaPool, ReplicatedLabelling
 from labelgen.job.retry import retry_rejected
+from labelgen.job.setup import JobSetup
 from labelgen.job.spec import RunSpec
 from labelgen.job.stopping import JobStoppedError, StoppedError, StopSignals
-from labelgen.job.suspects import SuspectFinder
 from labelgen.prompts.label_dataset import LabelDatasetSource
 from labelgen.prompts.prompt import Prompt
 from labelgen.prompts.rejects import RejectLog
 from labelgen.prompts.snapshot import Ingest, PromptSnapshot
-from labelgen.prompts.sources import find_sources
-from labelgen.prompts.thinking import find_think_tokens
+from labelgen.prompts.sources import STDIN, Source, find_sources
 from labelgen.prompts.token_spans import kinds_of
 from labelgen.rescore.at_end import rescore_at_end
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.teacher import EngineError, Teacher
-from labelstore.codecs import codec_named
-from labelstore.dataset_writer import DatasetWriter, check_folder, utc_now
-from labelstore.entry import total_counts
-from labelstore.header import Header
+from labelstore.dataset_writer import DatasetWriter, check_folder
+from labelstore.entry import Entry, generations_in_force, total_counts
 from labelstore.journal import Journal, Recovery
 from labelstore.location import Location
+from labelstore.manifest import Manifest
 from labelstore.reject_log import REJECTED_DIR
 from labelstore.rescored import Rescored
 from labelstore.store import open_writable_store, update
 
+PoolMaker = Callable[..., ReplicaPool]  # as RayPool
+
 __all__ = ["Job", "run"]
 
-ENGINE_LOG = ".labelgen/logs/engine.log"
 JOB_NAME = ".labelgen/job.yaml"
 
 
@@ -53,14 +51,16 @@ def run(
     spec: RunSpec,
     *,
     teacher: Teacher | None = None,
+    replica_teacher: TeacherLoader | None = None,
     watcher: RunWatcher | None = None,
     stop: StopSignals | None = None,
 ) -> RunSummary:
     """Label what a spec describes and return what came of it.
 
     Run again, it goes on with what is missing; finished, it does nothing. `teacher` takes the place of the one that
-    the spec names, and is left open. Signals are taken where an entered `stop` is given; without one, Ctrl-C is a
-    KeyboardInterrupt as in any Python program, and what was done is on disk then too.
+    the spec names, and is left open; replicas have teachers of their own, which `replica_teacher` makes in their
+    processes. Signals are taken where an entered `stop` is given; without one, Ctrl-C is a KeyboardInterrupt as in any
+    Python program, and what was done is on disk then too.
 
     Raises:
         ValueError: the spec asks for what cannot be: a missing source, no such model, top-k above the vocabulary.
@@ -69,14 +69,23 @@ def run(
         EngineError: the engine did not start, or gave what labels must not be made of.
         JobStoppedError: a signal told the job to stop.
     """
-    return Job(spec, teacher=teacher).run(watcher or NullWatcher(), stop=stop)
+    return Job(spec, teacher=teacher, replica_teacher=replica_teacher).run(watcher or NullWatcher(), stop=stop)
 
 
 class Job:
     """A run that has been checked: its sources are there, its teacher is known, its folder is free or its own."""
 
-    def __init__(self, spec: RunSpec, *, teacher: Teacher | None = None) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        *,
+        teacher: Teacher | None = None,
+        replica_teacher: TeacherLoader | None = None,
+        make_pool: PoolMaker | None = None,
+    ) -> None:
         """Check everything that can be checked without starting the engine or writing a file.
+
+        `replica_teacher` makes the teacher of each replica, in its process; `make_pool` what runs them instead of Ray.
 
         Raises:
             ValueError, ImportError, StorageError: as `run`.
@@ -90,40 +99,26 @@ class Job:
             fields=spec.fields,
             recorded=PromptSnapshot(spec.output_dir).recorded_sources,
         )
+        if spec.part is not None:
+            _check_can_share(self._sources)
         self._owns_teacher = teacher is None
+        self._replica_teacher = replica_teacher or load_replica_teacher
+        self._make_pool = make_pool or _make_ray_pool
         self._teacher: Teacher = teacher or _load_teacher(spec)
-        if self._teacher.selection != spec.selection:
-            raise ValueError(f"the teacher captures {self._teacher.selection}, the spec asks for {spec.selection}")
         self._facts = self._teacher.facts
-        self._datasets = [source for source in self._sources if isinstance(source, LabelDatasetSource)]
-        for dataset in self._datasets:
+        datasets = [source for source in self._sources if isinstance(source, LabelDatasetSource)]
+        for dataset in datasets:
             dataset.check_tokenizer(self._facts.fingerprint_fields)
-        sampling, self._sampling_origins = spec.sampling.resolve(self._facts.sampling_defaults)
-        if spec.task == "generate":
-            self._teacher.check_sampling(sampling)
-        self._sampling = sampling
-        think_tokens = find_think_tokens(self._teacher.tokenizer, spec.think_tokens)
-        self._requests = PromptRequests(
-            spec=spec,
-            facts=self._facts,
-            tokenizer=self._teacher.tokenizer,
-            sampling=sampling,
-            think_tokens=think_tokens,
-        )
-        self._header = Header(
-            task=spec.task,
-            teacher=spec.teacher,
-            vocab_size=self._facts.vocab_size,
-            selection=spec.selection,
-            fingerprint_fields=fingerprint_fields(spec, self._facts, sampling, think_tokens=think_tokens),
-            labelgen_version=labelgen.__version__,
-            created_at=utc_now(),
-        )
+        self._scored_datasets = [
+            {"location": dataset.name, "fingerprint": dataset.header.fingerprint, "teacher": dataset.header.teacher}
+            for dataset in datasets
+        ]
+        self._setup = JobSetup.of(spec, self._teacher, scored_datasets=self._scored_datasets)
 
     def preview(self) -> JobPreview:
         """Return what the job would do, without starting the engine or writing a file."""
         try:
-            return make_preview(self._requests, self._sources)
+            return make_preview(self._setup.requests, self._sources)
         finally:
             if self._owns_teacher:
                 self._teacher.close()
@@ -131,8 +126,9 @@ class Job:
     def run(self, watcher: RunWatcher, *, stop: StopSignals | None = None) -> RunSummary:
         """Do it; see `run`."""
         stop = stop or StopSignals()
-        predecessors = find_predecessors(self._store)
-        with Pulse(self._store, predecessors) as pulse:
+        spec = self._spec
+        predecessors = find_predecessors(self._store, part=spec.part)
+        with Pulse(self._store, predecessors, share=share_of(spec.part)) as pulse:
             try:
                 return self._run(watcher, stop, predecessors, pulse)
             except StoppedError:
@@ -145,96 +141,159 @@ class Job:
         spec, root = self._spec, self._spec.output_dir
         with stop.interruptible():
             self._store.make_ready()
-            journal = Journal(
-                self._journal_place(), fingerprint=self._header.fingerprint, flush_seconds=spec.flush_seconds
-            )
-            writer = DatasetWriter(root, self._header, codec=codec_named(spec.codec), is_begun=journal.has_segments)
-            rejects = RejectLog(writer.store)
+            executor = Executor(self._setup)
+            writer, snapshot = executor.writer, executor.snapshot
             update(writer.store, JOB_NAME, job_file_bytes(spec))
-            snapshot = PromptSnapshot(root)
-            if spec.retry_rejected:
-                num_again = retry_rejected(snapshot, writer, rejects, block_size=spec.block_size)
-                watcher.note(f"{num_again:,} rejected prompts are tried again, and all rows of the sources")
-            ingest = self._ingest(snapshot, rejects, watcher)
+            ingest = self._read_prompts(executor, watcher)
             blocks = snapshot.blocks
-            missing = [block for block in blocks if block not in writer.entries]
+            held = [block for block in blocks if executor.holds(block)]
+            missing = [block for block in held if block not in writer.entries]
             if missing:
                 self._check_prompts(snapshot.read_block(missing[0]))
+            journal = executor.new_journal()
             recovery = journal.recover(
-                {block: snapshot.block_sha256(block) for block in journal.segment_blocks if block in missing},
+                {block: snapshot.block_sha256(block) for block in journal.segment_blocks.intersection(missing)},
                 published=writer.entries,
+                elsewhere=set(blocks).difference(held),
             )
             num_records = total_counts(writer.entries.values()).num_records + recovery.num_records
         for note in self._notes(writer, ingest, missing, recovery):
             watcher.note(note)
-        if missing and self._owns_teacher:
-            watcher.note(f"the engine's log is {self._store.local_dir / ENGINE_LOG}")
+        if missing and self._owns_teacher and not spec.is_replicated:
+            watcher.note(f"the engine's log is {self._store.local_dir / _engine_log(spec)}")
         for note in predecessors.notes(num_records=num_records) if missing else ():
             watcher.note(note)
-        finder = SuspectFinder(self._teacher, note=watcher.note, before_group=pulse.beat)
-        labelling = Labelling(
-            self._teacher,
-            BlockCollector(snapshot, missing, self._requests, journal, max_rejects=spec.max_rejects),
-            BlockPublisher(writer, journal, snapshot, rejects, recorded=self.recorded, note=watcher.note),
-            journal,
-            finder,
-            watcher,
-            total_prompts=sum(snapshot.num_prompts(block) for block in missing),
-        )
-        if missing:
-            pulse.follow(labelling, finder, num_prompts_before=_num_prompts(writer), num_records_before=num_records)
-            labelling.run(predecessors, stop)
-        rescored: Rescored | None = None
-        if labelling.num_records and spec.rescore_at_end:
-            with stop.interruptible():
-                rescored = self._rescore(writer, watcher)
+        sizes = {block: snapshot.num_prompts(block) for block in missing}
+        label = self._label_with_replicas if spec.is_replicated else self._label_here
+        made = label(executor, journal, sizes, predecessors, watcher, stop, pulse, num_records) if missing else _Made()
         with stop.interruptible():
-            manifest, orphans = writer.finish()
-        if orphans:
-            watcher.note(f"moved {len(orphans)} files that a killed job left in data/ to .labelgen/orphans/")
-        counts = total_counts(manifest.entries)
+            num_left = len(set(blocks) - generations_in_force(writer.store).keys())
+            entries = self._finish(writer, watcher) if num_left == 0 or spec.part is None else writer.entries.values()
+        counts = total_counts(entries)
         return RunSummary(
             output_dir=root,
             counts=counts,
-            num_bytes=sum(shard.num_bytes for entry in manifest.entries for shard in entry.shards),
-            num_new_labels=labelling.num_labels,
-            num_new_records=labelling.num_records,
-            num_rejected=len(rejects),
+            num_bytes=sum(shard.num_bytes for entry in entries for shard in entry.shards),
+            num_new_labels=made.num_labels,
+            num_new_records=made.num_records,
+            num_rejected=len(RejectLog(writer.store) if spec.is_replicated else executor.rejects),
             num_duplicates=ingest.num_duplicates,
-            seconds=labelling.seconds,
+            seconds=made.seconds,
             notes=tuple(
                 find_concerns(
                     counts,
-                    num_new_records=labelling.num_records,
-                    num_looping=labelling.num_looping,
+                    num_new_records=made.num_records,
+                    num_looping=made.num_looping,
                     asks_plain=self._asks_plain(snapshot, blocks),
                 )
             ),
-            rescored=rescored,
+            rescored=made.rescored,
+            num_blocks_left=num_left,
         )
 
-    def _ingest(self, snapshot: PromptSnapshot, rejects: RejectLog, watcher: RunWatcher) -> Ingest:
-        spec = self._spec
-        ingest = snapshot.ingest(
-            self._sources,
-            block_size=spec.block_size,
-            limit=spec.limit,
-            sample=spec.sample,
-            rejects=rejects,
-            max_rejects=spec.max_rejects,
-            watch=lambda read: watcher.stage(f"reading prompts: {read.num_rows:,} rows, {read.num_new:,} new"),
+    def _label_here(
+        self,
+        executor: Executor,
+        journal: Journal,
+        sizes: dict[str, int],
+        predecessors: Predecessors,
+        watcher: RunWatcher,
+        stop: StopSignals,
+        pulse: Pulse,
+        num_records: int,
+    ) -> _Made:
+        """Label blocks, given with their numbers of prompts, with the engine of this process."""
+        labelling = executor.labelling(
+            self._teacher, sizes, journal, watcher, total_prompts=sum(sizes.values()), before_group=pulse.beat
         )
+        labelling.finder.learn(suspect_ids=predecessors.suspect_ids, verdicts=predecessors.verdicts)
+        pulse.follow(labelling, num_prompts_before=_num_prompts(executor.writer), num_records_before=num_records)
+        labelling.run(stop)
+        rescored: Rescored | None = None
+        if labelling.num_records and self._spec.rescore_at_end:
+            with stop.interruptible():
+                rescored = self._rescore(executor.writer, watcher)
+        return _Made.of(labelling, num_records=labelling.num_records, rescored=rescored)
+
+    def _label_with_replicas(
+        self,
+        executor: Executor,
+        journal: Journal,
+        sizes: dict[str, int],
+        predecessors: Predecessors,
+        watcher: RunWatcher,
+        stop: StopSignals,
+        pulse: Pulse,
+        num_records: int,
+    ) -> _Made:
+        """Label blocks with engines of other processes, each of which reads the journal for itself."""
+        writer = executor.writer
+        num_published = total_counts(writer.entries.values()).num_records
+        with stop.interruptible():
+            pool = self._make_pool(
+                self._spec,
+                self._replica_teacher,
+                needs_gpus=self._facts.recorded.get("device") == "cuda",
+                scored_datasets=self._scored_datasets,
+            )
+        try:
+            labelling = ReplicatedLabelling(
+                pool,
+                Dispatcher(sizes, predecessors, is_published=writer.is_published),
+                watcher,
+                store=self._store,
+                total_prompts=sum(sizes.values()),
+                learn=lambda known: pulse.learn(deaths=known.deaths, lone_deaths=known.lone_deaths),
+                max_rejects=self._spec.max_rejects,
+            )
+            pulse.follow(labelling, num_prompts_before=_num_prompts(writer), num_records_before=num_records)
+            labelling.run(stop)
+            writer.read_on()
+            num_new = total_counts(writer.entries.values()).num_records - num_published
+            rescored: Rescored | None = None
+            if num_new and self._spec.rescore_at_end:
+                with stop.interruptible():
+                    rescored = labelling.rescore(self._spec.rescore_at_end)
+        finally:
+            pool.close()
+        return _Made.of(labelling, num_records=num_new, rescored=rescored)
+
+    def _finish(self, writer: DatasetWriter, watcher: RunWatcher) -> Collection[Entry]:
+        """Fold the dataset's entries; return them."""
+        manifest, orphans = writer.finish()
+        if orphans:
+            watcher.note(f"moved {len(orphans)} files that a killed job left in data/ to .labelgen/orphans/")
+        return manifest.entries
+
+    def _read_prompts(self, executor: Executor, watcher: RunWatcher) -> Ingest:
+        """Let one job at a time read what is new in the sources; the others wait, and mostly find nothing new then."""
+        spec, snapshot, rejects = self._spec, executor.snapshot, executor.rejects
+
+        def is_needed() -> bool:
+            return spec.retry_rejected or snapshot.is_behind(self._sources, limit=spec.limit, sample=spec.sample)
+
+        ingest = Ingest(num_unchanged_sources=len(self._sources))
+        claim = Claim(executor.writer.store, "reading-prompts")
+        with claim.held(
+            while_needed=is_needed, waiting=lambda who: watcher.stage(f"waiting for the prompts: {who} reads them")
+        ) as is_held:
+            if is_held:
+                if spec.retry_rejected:
+                    num_again = retry_rejected(snapshot, executor.writer, rejects, block_size=spec.block_size)
+                    watcher.note(f"{num_again:,} rejected prompts are tried again, and all rows of the sources")
+                ingest = snapshot.ingest(
+                    self._sources,
+                    block_size=spec.block_size,
+                    limit=spec.limit,
+                    sample=spec.sample,
+                    rejects=rejects,
+                    max_rejects=spec.max_rejects,
+                    watch=lambda read: watcher.stage(f"reading prompts: {read.num_rows:,} rows, {read.num_new:,} new"),
+                )
         if not snapshot.blocks:
             raise ValueError(f"no prompts in {', '.join(spec.sources)}: {_why_none(ingest, spec.output_dir)}")
+        executor.writer.read_on()  # a twin may have published while this job waited
         return ingest
-
-    def _journal_place(self) -> Location:
-        """Return where the journal is: in the dataset, or in a folder of this dataset's own below --journal-dir."""
-        if self._spec.journal_dir is None:
-            return self._spec.output_dir
-        output = self._spec.output_dir
-        place = str(output.absolute()) if isinstance(output, Path) else output
-        return self._spec.journal_dir / f"{place.rsplit('/', 1)[-1]}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
 
     def _stopped(self, stop: StopSignals, pulse: Pulse) -> JobStoppedError:
         """Return what a stopped job says: what is done, and how to go on."""
@@ -250,7 +309,8 @@ class Job:
     def _rescore(self, writer: DatasetWriter, watcher: RunWatcher) -> Rescored | None:
         """Let the teacher read records again; that it cannot costs no label."""
         try:
-            return rescore_at_end(writer.store, self._teacher, num_records=self._spec.rescore_at_end)
+            contents = Manifest(header=writer.header, entries=tuple(writer.entries.values()))
+            return rescore_at_end(writer.store, contents, self._teacher, num_records=self._spec.rescore_at_end)
         except EngineError as error:
             watcher.note(f"all is labelled, but the teacher could not read records again: {error}")
             return None
@@ -272,23 +332,6 @@ class Job:
                     f"only {', '.join(found)}"
                 )
 
-    @property
-    def recorded(self) -> dict[str, Any]:
-        """What each block's entry says of how it was made."""
-        recorded = {"labelgen_version": labelgen.__version__, **self._facts.recorded}
-        if self._datasets:
-            recorded["scored_datasets"] = [
-                {"location": dataset.name, "fingerprint": dataset.header.fingerprint, "teacher": dataset.header.teacher}
-                for dataset in self._datasets
-            ]
-        if self._spec.task == "generate":
-            recorded["responses"] = self._spec.responses
-            recorded["sampling_origins"] = self._sampling_origins
-            origins = {**dict.fromkeys(self._sampling.stop_ids, "option"), **self._facts.stop_ids}
-            recorded["stop_id_origins"] = {str(token_id): origins[token_id] for token_id in sorted(origins)}
-            recorded["scored_after_writing"] = self._sampling.is_constrained
-        return recorded
-
     def _notes(self, writer: DatasetWriter, ingest: Ingest, missing: list[str], recovery: Recovery) -> list[str]:
         notes = []
         if not missing:
@@ -305,7 +348,7 @@ class Job:
             notes.append(f"{ingest.num_rejected:,} rows are rejected; the reasons are in {REJECTED_DIR}/")
         if missing:
             notes.extend(self._facts.notes)
-        recorded = self.recorded
+        recorded = self._setup.recorded
         for entry in writer.entries.values():
             changed = [
                 name for name, value in recorded.items() if name in entry.recorded and entry.recorded[name] != value
@@ -322,19 +365,55 @@ class Job:
         return has_plain and self._teacher.tokenizer.has_chat_template
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What this run's labelling came to."""
+
+    num_records: int = 0
+    num_labels: int = 0
+    num_looping: int = 0
+    seconds: float = 0.0
+    rescored: Rescored | None = None
+
+    @classmethod
+    def of(cls, labelling: Labelling | ReplicatedLabelling, *, num_records: int, rescored: Rescored | None) -> _Made:
+        return cls(
+            num_records=num_records,
+            num_labels=labelling.num_labels,
+            num_looping=labelling.num_looping,
+            seconds=labelling.seconds,
+            rescored=rescored,
+        )
+
+
 def _num_prompts(writer: DatasetWriter) -> int:
     """Return how many prompts are in published blocks."""
     return sum(entry.num_prompts for entry in writer.entries.values())
 
 
+def load_replica_teacher(spec: RunSpec, number: int) -> Teacher:
+    """Return the teacher of a replica, with a log of its own; not started."""
+    return _vllm_teacher(spec, log_name=f".labelgen/logs/engine-replica-{number}.log")
+
+
+def _make_ray_pool(spec: RunSpec, load_teacher: TeacherLoader, **options: Any) -> ReplicaPool:
+    from labelgen.job.ray_replicas import RayPool
+
+    return RayPool(spec, load_teacher, **options)
+
+
 def _load_teacher(spec: RunSpec) -> Teacher:
+    return _vllm_teacher(spec, log_name=_engine_log(spec))
+
+
+def _vllm_teacher(spec: RunSpec, *, log_name: str) -> Teacher:
     from labelgen.teachers.vllm_teacher import VLLMTeacher
 
     return VLLMTeacher(
         spec.teacher,
         selection=spec.selection,
         settings=_engine_settings(spec),
-        log_path=open_writable_store(spec.output_dir).local_dir / ENGINE_LOG,
+        log_path=open_writable_store(spec.output_dir).local_dir / log_name,
         for_scoring=spec.task == "score",
         chat_template=spec.chat_template,
     )
@@ -347,6 +426,27 @@ def _engine_settings(spec: RunSpec) -> EngineSettings:
     start, end = spec.think_tokens
     marks = {"reasoning_start_str": start, "reasoning_end_str": end}
     return replace(spec.engine, engine_args={**spec.engine.engine_args, "reasoning_config": marks})
+
+
+def _engine_log(spec: RunSpec) -> str:
+    """Return the name of the engine's log in the dataset's folder: each part has its own."""
+    part = "" if spec.part is None else f"-{spec.part.number}-of-{spec.part.count}"
+    return f".labelgen/logs/engine{part}.log"
+
+
+def _check_can_share(sources: Sequence[Source]) -> None:
+    """Refuse sources that every part would read for itself.
+
+    Raises:
+        ValueError: nothing can tell of one that it was read already.
+    """
+    for source in sources:
+        if source.state is None:
+            name = "the standard input" if source.name == STDIN else source.name
+            raise ValueError(
+                f"--part: nothing tells whether {name} was read already, so that each part would read it again; save "
+                f"it to a file that all parts see"
+            )
 
 
 def _why_none(ingest: Ingest, root: Location) -> str:

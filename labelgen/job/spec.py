@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labelgen.job.kept_positions import KeptPositions
+from labelgen.job.part import Part
 from labelgen.prompts.chat_template import ChatTemplate
 from labelgen.prompts.label_spans import LABEL_SPANS, LabelSpans
 from labelgen.prompts.prompt_fields import PromptFields, Task
@@ -51,6 +52,11 @@ class RunSpec:
     sample: PromptSample | None = None  # prompts at most, of all
     max_rejects: RejectLimit | None = None  # more than these end the job
     retry_rejected: bool = False  # try what was rejected before again
+    part: Part | None = None  # of the blocks; None: all
+    replicas: int | None = None  # engines under Ray; None: one, without Ray, or with `ray` as many as the cluster holds
+    ray: str | None = (
+        None  # a cluster's address, "auto" for the one that this machine is in; None: none but a local one
+    )
     journal_dir: Path | None = None  # where finished responses of open blocks go; None: into output_dir
     flush_seconds: float = DEFAULT_FLUSH_SECONDS  # what a crash loses at most of finished responses
     grace_seconds: float = 0.0  # after a first signal, before what is in flight is given up
@@ -74,7 +80,7 @@ class RunSpec:
             object.__setattr__(self, "journal_dir", Path(self.journal_dir))
         if not self.sources:
             raise ValueError("nothing to label: name at least one source")
-        for name in ("block_size", "responses", "max_tokens", "limit", "stride"):
+        for name in ("block_size", "responses", "max_tokens", "limit", "stride", "replicas"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -97,4 +103,18 @@ class RunSpec:
             raise ValueError(f"--grace-seconds must be at least 0, got {self.grace_seconds}")
         if self.rescore_at_end < 0:
             raise ValueError(f"--rescore-at-end must be at least 0, got {self.rescore_at_end}")
+        if self.part is not None and self.retry_rejected:
+            raise ValueError(
+                "--retry-rejected makes new blocks of what was rejected, which parts would do one after the other: "
+                "give it without --part"
+            )
+        if self.part is not None and self.is_replicated:
+            raise ValueError(
+                "--part is for jobs that know nothing of each other, --replicas and --ray are one job's: give one"
+            )
         codec_named(self.codec)
+
+    @property
+    def is_replicated(self) -> bool:
+        """Do several engines label it, under Ray?"""
+        return self.replicas is not None or self.ray is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,8 @@ __all__ = ["JobStatus", "read_status"]
 class JobStatus:
     """A dataset that is being made, or was."""
 
-    jobs: tuple[Heartbeat, ...]  # those that run; where none does, the last one, if it is remembered
+    # Those that run, and those that were killed or failed beside them; where none runs, the last one, if remembered.
+    jobs: tuple[Heartbeat, ...]
     total_prompts: int
     published_prompts: int
     total_blocks: int
@@ -41,25 +43,34 @@ class JobStatus:
             return "finished"
         if not self.jobs:
             return "unfinished"
-        last = self.jobs[-1]
+        jobs = self._counted or self.jobs
+        last = next((job for job in reversed(jobs) if job.is_alive), jobs[-1])
         return last.state if last.is_alive or last.is_over else "killed"
 
     @property
     def done_prompts(self) -> int:
         """Prompts of which every response is there, published or not."""
-        return max([self.published_prompts, *(job.done_prompts for job in self.jobs if job.total_prompts)])
+        return min(self.published_prompts + sum(job.open_prompts for job in self._counted), self.total_prompts)
+
+    @property
+    def _counted(self) -> list[Heartbeat]:
+        return [job for job in self.jobs if not job.is_replica]
 
     @property
     def labels_per_second(self) -> float | None:
         """What the running jobs make together; None before their first answers."""
-        rates = [job.num_labels / job.labelling_seconds for job in self.jobs if job.is_alive and job.labelling_seconds]
+        rates = [
+            job.num_labels / job.labelling_seconds for job in self._counted if job.is_alive and job.labelling_seconds
+        ]
         return sum(rates) if rates else None
 
     @property
     def seconds_left(self) -> float | None:
         """How long the running jobs still take at the rate so far; None where nobody can know."""
         rates = [
-            job.answered_prompts / job.labelling_seconds for job in self.jobs if job.is_alive and job.labelling_seconds
+            job.answered_prompts / job.labelling_seconds
+            for job in self._counted
+            if job.is_alive and job.labelling_seconds
         ]
         return (self.total_prompts - self.done_prompts) / sum(rates) if sum(rates) else None
 
@@ -78,16 +89,24 @@ def read_status(location: str | Path) -> JobStatus:
     snapshot = PromptSnapshot(store.location)
     blocks = snapshot.blocks
     heartbeats = list(read_heartbeats(store).values())
-    alive = tuple(job for job in heartbeats if job.is_alive)
     return JobStatus(
-        jobs=alive or tuple(heartbeats[-1:]),
-        total_prompts=sum(snapshot.num_prompts(block) for block in blocks),
+        jobs=_at_work(heartbeats) or tuple([job for job in heartbeats if not job.is_replica][-1:]),
+        total_prompts=snapshot.total_prompts,
         published_prompts=sum(entry.num_prompts for entry in entries.values()),
         total_blocks=len(blocks),
         published_blocks=len(entries),
         published=total_counts(entries.values()),
         num_rejected=len(read_rejects(store)),
         journal_bytes=sum(_size(store, name) for name in store.names(JOURNAL_DIR)),
+    )
+
+
+def _at_work(heartbeats: list[Heartbeat]) -> tuple[Heartbeat, ...]:
+    """Return the jobs that run, and those that died since the first of them began."""
+    alive = [job for job in heartbeats if job.is_alive]
+    first = min((job.started_at for job in alive), default=math.inf)
+    return tuple(
+        job for job in heartbeats if job.is_alive or (job.beat_at > first and job.state not in ("finished", "stopped"))
     )
 
 

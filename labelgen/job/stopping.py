@@ -58,6 +58,15 @@ class StopSignals:
         """Was the job told to stop?"""
         return self._signal is not None
 
+    @property
+    def is_due(self) -> bool:
+        """Is the grace over?"""
+        return self._is_due
+
+    def ask(self) -> None:
+        """Ask to stop, as a first signal does, with as much grace as it takes."""
+        self._signal = self._signal or signal.SIGTERM
+
     def error(self, done: str) -> JobStoppedError:
         """Return what a stopped job ends with; `done` says what is done."""
         name = "" if self._signal is None else f" by {signal.Signals(self._signal).name}"

@@ -9,7 +9,7 @@ deaths more instead of n responses one by one.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from labelgen.teachers.teacher import (
@@ -39,8 +39,10 @@ class SuspectFinder:
         self._teacher = teacher
         self._note = note
         self._before_group = before_group
-        self._suspect_ids: Set[str] = frozenset()
-        self._known_verdicts: Mapping[str, str] = {}
+        self._suspect_ids: set[str] = set()
+        self._suspect_blocks: set[str] = set()
+        self._known_verdicts: dict[str, str] = {}
+        self._defers = True  # suspects are kept for later
         self._suspects: list[Request] = []
         self._group: Sequence[Request] = ()
         self._in_flight: dict[str, Request] = {}
@@ -58,23 +60,28 @@ class SuspectFinder:
         """Is what is in flight a suspect that runs with nothing beside it?"""
         return len(self._group) == 1
 
-    def label(
+    def learn(
         self,
-        requests: Iterable[Request],
         *,
-        suspect_ids: Set[str] = frozenset(),
+        suspect_ids: Iterable[str] = (),
+        suspect_blocks: Iterable[str] = (),
         verdicts: Mapping[str, str] = MappingProxyType({}),
-    ) -> Iterator[Answer | Refusal]:
-        """Yield one answer or refusal for each request, as they come.
+    ) -> None:
+        """Take in what is known from deaths before, of requests that are not drawn yet.
 
-        What is known from earlier jobs: requests of `suspect_ids` run last and apart; those of `verdicts` are refused
-        for the reason that stands there.
+        Suspects run last and apart; requests of `verdicts` are refused for the reason that stands there.
+        """
+        self._suspect_ids.update(suspect_ids)
+        self._suspect_blocks.update(suspect_blocks)
+        self._known_verdicts.update(verdicts)
+
+    def label(self, requests: Iterable[Request]) -> Iterator[Answer | Refusal]:
+        """Yield one answer or refusal for each request, as they come.
 
         Raises:
             EngineError: the engine does not start again, or dies whatever it is given.
         """
         remaining = iter(requests)
-        self._suspect_ids, self._known_verdicts = suspect_ids, verdicts
         is_done = False
         while not is_done:
             try:
@@ -87,7 +94,7 @@ class SuspectFinder:
                 self._restart(death)
                 self._note(f"{len(in_flight):,} requests were in flight; they run again apart from the others")
                 yield from self._try(in_flight)
-        self._suspect_ids = frozenset()
+        self._defers = False
         yield from self._try(self._suspects)
         yield from self._refused
         yield from self._verdicts
@@ -122,11 +129,14 @@ class SuspectFinder:
             if reason is not None:
                 self._refused.append(Refusal(request_id=request.request_id, reason=reason))
                 continue
-            if request.request_id in self._suspect_ids:
+            if self._defers and self._is_suspect(request.request_id):
                 self._suspects.append(request)
                 continue
             self._in_flight[request.request_id] = request
             yield request
+
+    def _is_suspect(self, request_id: str) -> bool:
+        return request_id in self._suspect_ids or request_id.partition("/")[0] in self._suspect_blocks
 
     def _settle(self, answer: Answer | Refusal) -> Iterator[Answer | Refusal]:
         """Yield an answer, and before it the verdicts that it confirms: the engine is well without the guilty."""

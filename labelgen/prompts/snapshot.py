@@ -108,16 +108,37 @@ class PromptSnapshot:
         return [_to_prompt(row) for row in self._read(block).to_pylist()]
 
     @property
+    def total_prompts(self) -> int:
+        """How many prompts are in all blocks; they are counted where the last reading has not left their number."""
+        blocks, recorded = self.blocks, self._recorded
+        if recorded.get("num_blocks") == len(blocks) and isinstance(num_prompts := recorded.get("num_prompts"), int):
+            return num_prompts
+        return sum(self.num_prompts(block) for block in blocks)
+
+    @property
     def recorded_sources(self) -> dict[str, Any]:
         """The states of the sources that were read to their ends, by name."""
+        recorded = self._recorded
+        if not recorded or recorded.get("num_blocks", 0) > len(self.blocks):
+            return {}  # a block is gone; its prompts become a new one
+        sources: dict[str, Any] = recorded.get("sources", {})
+        return sources
+
+    @property
+    def _recorded(self) -> dict[str, Any]:
         try:
-            content = unseal(self._store.read(SOURCES_NAME), origin=f"{self._store}/{SOURCES_NAME}")
+            return unseal(self._store.read(SOURCES_NAME), origin=f"{self._store}/{SOURCES_NAME}")
         except (FileNotFoundError, NotADirectoryError, DamagedDatasetError):
             return {}  # the sources are read again, which changes nothing
-        if content.get("num_blocks", 0) > len(self.blocks):
-            return {}  # a block is gone; its prompts become a new one
-        sources: dict[str, Any] = content.get("sources", {})
-        return sources
+
+    def is_behind(
+        self, sources: Sequence[Source], *, limit: int | None = None, sample: PromptSample | None = None
+    ) -> bool:
+        """Return whether `ingest` would read any of the sources; what it takes is explained there."""
+        recorded = self.recorded_sources
+        if not _unread(sources, recorded, sample):
+            return False
+        return limit is None or self.total_prompts < limit
 
     def ingest(
         self,
@@ -180,12 +201,10 @@ class PromptSnapshot:
         ingest = Ingest()
         recorded = self.recorded_sources
         states = {source.name: _state(source, sample) for source in sources}
-        unread = [
-            source for source in sources if (state := states[source.name]) is None or recorded.get(source.name) != state
-        ]
+        unread = _unread(sources, recorded, sample)
         ingest.num_unchanged_sources = len(sources) - len(unread)
         blocks = self.blocks
-        room = None if limit is None else limit - sum(self.num_prompts(block) for block in blocks)
+        room = None if limit is None else limit - self.total_prompts
         if not unread or (room is not None and room <= 0):
             return ingest
         self._next_block = int(blocks[-1]) + 1 if blocks else 0
@@ -206,7 +225,12 @@ class PromptSnapshot:
                 rejects.flush()
         read_whole = {name: states[name] for name in reading.read_whole if states[name] is not None}
         if read_whole:
-            content = {"sources": {**recorded, **read_whole}, "num_blocks": len(self.blocks)}
+            blocks = self.blocks
+            content = {
+                "sources": {**recorded, **read_whole},
+                "num_blocks": len(blocks),
+                "num_prompts": sum(self.num_prompts(block) for block in blocks),
+            }
             self._store.replace(SOURCES_NAME, seal(content))
         return ingest
 
@@ -321,6 +345,13 @@ def _in_blocks(prompts: Iterable[Prompt], block_size: int) -> Iterator[list[dict
             rows, num_characters = [], 0
     if rows:
         yield rows
+
+
+def _unread(sources: Sequence[Source], recorded: Mapping[str, Any], sample: PromptSample | None) -> list[Source]:
+    """Return the sources that have changed since they were read to their ends, or of which nothing can tell."""
+    return [
+        source for source in sources if (state := _state(source, sample)) is None or recorded.get(source.name) != state
+    ]
 
 
 def _state(source: Source, sample: PromptSample | None) -> dict[str, Any] | None:

@@ -12,21 +12,22 @@ from labelgen.prompts.snapshot import PromptSnapshot
 from labelgen.rescore.limits import Limits
 from labelgen.rescore.rescoring import rescore_dataset
 from labelgen.teachers.teacher import Teacher
-from labelstore.dataset import open_dataset
+from labelstore.dataset import LabelDataset
+from labelstore.manifest import Manifest
 from labelstore.rescored import RESCORED_NAME, Rescored
 from labelstore.store import Store
 
 __all__ = ["rescore_at_end"]
 
 
-def rescore_at_end(store: Store, teacher: Teacher, *, num_records: int) -> Rescored:
-    """Rescore records of a dataset as it is on disk; keep what comes of it, for the manifest.
+def rescore_at_end(store: Store, contents: Manifest, teacher: Teacher, *, num_records: int) -> Rescored:
+    """Rescore records of a dataset, as they are on disk, of the entries given; keep what comes of it, for the manifest.
 
     Raises:
         EngineError: the teacher died of it. The labels are complete all the same.
         DamagedDatasetError: a record that was just written cannot be read.
     """
-    dataset = open_dataset(store.location)
+    dataset = LabelDataset(store, contents)
     rescored = rescore_dataset(
         dataset,
         teacher,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +83,14 @@ def hash_weights(model_dir: Path) -> str:
     """Return one hash over the content of all weight files.
 
     A file's hash is cached by its size and time in $XDG_CACHE_HOME/labelgen (or ~/.cache/labelgen): reading 800 GB
-    takes minutes.
+    takes minutes. Of several processes of a machine one hashes, the others wait and find it.
     """
-    cache = _HashCache()
     paths = _weight_files(model_dir)
-    with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the GIL
-        hashes = list(pool.map(cache.hash, paths))
-    cache.save()
+    with _hashing_alone():
+        cache = _HashCache()
+        with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the GIL
+            hashes = list(pool.map(cache.hash, paths))
+        cache.save()
     return hashlib.sha256(canonical_json(hashes)).hexdigest()
 
 
@@ -138,12 +142,26 @@ def _weight_files(model_dir: Path) -> list[Path]:
     return []
 
 
+@contextlib.contextmanager
+def _hashing_alone() -> Iterator[None]:
+    """Hold this machine's lock on the hash cache; where there can be none, the same is hashed twice at worst."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            _cache_dir().mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context((_cache_dir() / f"hashing-{socket.gethostname()}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the process ends, however that is
+        yield
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelgen"
+
+
 class _HashCache:
     """File hashes by path, size and time; a cache that does not read is as good as none."""
 
     def __init__(self) -> None:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelgen"
-        self._path = cache_dir / "weight-hashes.json"
+        self._path = _cache_dir() / "weight-hashes.json"
         self._hashes: dict[str, str] = {}
         with contextlib.suppress(OSError, ValueError):
             self._hashes = dict(json.loads(self._path.read_bytes()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,19 @@ class DatasetWriter:
     """The one way to add to a dataset. Several may write to one folder: of each block, the first entry wins."""
 
     def __init__(
-        self, location: Location, header: Header, *, codec: Codec, is_conversion: bool = False, is_begun: bool = False
+        self,
+        location: Location,
+        header: Header,
+        *,
+        codec: Codec,
+        is_conversion: bool = False,
+        is_begun: bool = False,
+        holds: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """Open the dataset in a folder or behind a URL, or begin one where there is nothing yet.
 
-        `is_begun`: there are labels of it elsewhere, so that its settings bind although no entry is there.
+        `is_begun`: there are labels of it elsewhere, so that its settings bind although no entry is there. `entries`
+        are those of the blocks that the writer `holds`.
 
         Raises:
             NotADatasetError: the folder holds something else.
@@ -73,7 +81,8 @@ class DatasetWriter:
         self._codec = codec
         check_folder(self.store, is_conversion=is_conversion)
         self._header = self._open_header(header, is_begun=is_begun)
-        self.entries: dict[str, Entry] = read_entries(self.store)
+        self._holds = holds
+        self.entries: dict[str, Entry] = read_entries(self.store, holds=holds)
         self._generations = next_generations(self.store)
         self.models = ModelSource(
             codec, vocab_size=self._header.vocab_size, is_constant_size=self._header.selection.is_constant_size
@@ -118,6 +127,16 @@ class DatasetWriter:
             num_refused=num_refused,
             recorded=recorded,
         )
+
+    def read_on(self) -> None:
+        """Take in what other jobs have published since.
+
+        Raises:
+            DamagedDatasetError: an entry is damaged.
+        """
+        known = self.entries
+        new = read_entries(self.store, holds=lambda block: self._holds(block) and block not in known)
+        self.entries = dict(sorted({**known, **new}.items(), key=lambda item: int(item[0])))
 
     def is_published(self, block: str) -> bool:
         """Has another job published a block that this one has not?"""

@@ -6,8 +6,8 @@ Entries are files `.labelgen/entries/<block>.<generation>.json`, created exclusi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = [
     "LabelCounts",
     "ShardEntry",
     "entry_name",
+    "generations_in_force",
     "next_generations",
     "parse_entry_name",
     "read_entries",
@@ -115,7 +116,7 @@ class Entry:
         return entry_name(self.block, self.generation)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**_values(self), "shards": [_shard_to_json(shard) for shard in self.shards]}
 
     def to_bytes(self) -> bytes:
         return seal(self.to_json())
@@ -165,6 +166,15 @@ def _check(entry: Entry) -> None:
             raise ValueError(f"{shard.name!r}: has more records than bytes")
 
 
+def _shard_to_json(shard: ShardEntry) -> dict[str, Any]:
+    return {**_values(shard), "counts": _values(shard.counts)}
+
+
+def _values(record: Entry | ShardEntry | LabelCounts) -> dict[str, Any]:
+    """Return a dataclass's fields by name; `asdict` copies them all, which takes a manifest of many entries minutes."""
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
 def entry_name(block: str, generation: int) -> str:
     """Return the name of an entry's file."""
     return f"{ENTRIES_DIR}/{block}.{generation}.json"
@@ -206,11 +216,11 @@ def _parse_entry(data: bytes, *, name: str, origin: str) -> Entry:
     return entry
 
 
-def read_entries(store: ReadableStore) -> dict[str, Entry]:
-    """Return the entries in force by block, in the order of blocks.
+def generations_in_force(store: ReadableStore) -> dict[str, int]:
+    """Return the generation in force of each published block, in the order of blocks, from the files' names alone.
 
     Raises:
-        DamagedDatasetError: an entry's file is damaged, or stands under another's name.
+        DamagedDatasetError: a file there has another name than entries have.
     """
     generations: dict[str, set[int]] = {}
     withdrawn: set[tuple[str, int]] = set()
@@ -222,11 +232,24 @@ def read_entries(store: ReadableStore) -> dict[str, Entry]:
             withdrawn.add((block, generation))
         else:
             generations.setdefault(block, set()).add(generation)
-    names = {}
+    in_force = {}
     for block, numbers in sorted(generations.items(), key=lambda item: int(item[0])):
-        in_force = [generation for generation in numbers if (block, generation) not in withdrawn]
-        if in_force:
-            names[block] = entry_name(block, max(in_force))
+        if left := [generation for generation in numbers if (block, generation) not in withdrawn]:
+            in_force[block] = max(left)
+    return in_force
+
+
+def read_entries(store: ReadableStore, *, holds: Callable[[str], bool] = lambda _: True) -> dict[str, Entry]:
+    """Return the entries in force by block, in the order of blocks: all of them, or of the blocks that one `holds`.
+
+    Raises:
+        DamagedDatasetError: an entry's file is damaged, or stands under another's name.
+    """
+    names = {
+        block: entry_name(block, generation)
+        for block, generation in generations_in_force(store).items()
+        if holds(block)
+    }
     contents = read_each(store, names.values())
     return {
         block: _parse_entry(data, name=name, origin=f"{store}/{name}")

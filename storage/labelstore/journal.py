@@ -97,11 +97,14 @@ class Journal:
         """The blocks that it holds responses of."""
         return {block for name in self._segment_names() if (block := block_of_segment(name)) is not None}
 
-    def recover(self, block_sha256s: dict[str, str], *, published: Container[str]) -> Recovery:
+    def recover(
+        self, block_sha256s: dict[str, str], *, published: Container[str], elsewhere: Container[str] = ()
+    ) -> Recovery:
         """Take over what earlier jobs left, for the blocks named with the hash of their prompts.
 
-        Segments of published blocks are deleted: a job was killed between the entry and this. One that is damaged, or
-        belongs to other prompts, is renamed to `<name>.damaged` and reported; its responses are made again.
+        Segments of published blocks are deleted: a job was killed between the entry and this. Those of blocks that are
+        labelled `elsewhere` are left alone. One that is damaged, or belongs to other prompts, is renamed to
+        `<name>.damaged` and reported; its responses are made again.
 
         Raises:
             FingerprintError: a segment holds labels of another teacher or other settings.
@@ -113,6 +116,8 @@ class Journal:
             assert block is not None, "only segments are listed"
             if block in published:
                 self._store.delete(f"{JOURNAL_DIR}/{name}")
+                continue
+            if block in elsewhere:
                 continue
             try:
                 segment = self._open(name)

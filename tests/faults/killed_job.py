@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from labelgen.job.heartbeat import read_heartbeats
+from labelgen.job.part import Part
 from labelgen.job.runner import run
 from labelgen.job.spec import RunSpec
 from labelgen.teachers.fake import FakeTeacher
@@ -110,23 +111,27 @@ class DeadlyTeacher(OutOfOrderTeacher):
 
 
 def start_job(
-    root: Path, moment: Moment | None = None, *, teacher: type[OutOfOrderTeacher] = OutOfOrderTeacher
+    root: Path,
+    moment: Moment | None = None,
+    *,
+    teacher: type[OutOfOrderTeacher] = OutOfOrderTeacher,
+    part: Part | None = None,
 ) -> BaseProcess:
-    """Start the job of a folder; it kills itself at a moment, if one is given."""
+    """Start the job of a folder, or of a part of it; it kills itself at a moment, if one is given."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["killed_job"])
-    process = context.Process(target=_run_job, args=(root, moment, teacher))
+    process = context.Process(target=_run_job, args=(root, moment, teacher, part))
     process.start()
     return process
 
 
-def _run_job(root: Path, moment: Moment | None, teacher: type[OutOfOrderTeacher]) -> None:
+def _run_job(root: Path, moment: Moment | None, teacher: type[OutOfOrderTeacher], part: Part | None) -> None:
     log_path = root / LOG_NAME
     log(log_path, "start")
     _log_flushes(log_path)
     if moment is not None:
         _kill_at(moment)
-    run(make_spec(root), teacher=teacher(log_path))
+    run(make_spec(root, part=part), teacher=teacher(log_path))
     log(log_path, "end")
 
 

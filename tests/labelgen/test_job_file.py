@@ -20,6 +20,8 @@ EVERY_OPTION: dict[str, Any] = {
     "journal_dir": "/tmp/journal",
     "flush_seconds": 5.0,
     "grace_seconds": 2.0,
+    "replicas": 2,
+    "ray": "auto",
     "max_rejects": "2.5%",
     "teacher": "owner/name",
     "dtype": "bfloat16",
@@ -108,7 +110,9 @@ def test_no_option_is_left_out() -> None:
     options = {
         max(parameter.opts, key=len).lstrip("-").replace("-", "_") for parameter in main.commands["generate"].params
     }
-    assert options - {"config", "dry_run", "yaml", "json", "quiet", "retry_rejected"} == set(EVERY_OPTION) | others
+    assert (
+        options - {"config", "dry_run", "yaml", "json", "quiet", "retry_rejected", "part"} == set(EVERY_OPTION) | others
+    )
 
 
 def test_flags_and_arguments_go_before_the_file(tmp_path: Path, specs: list[RunSpec]) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import labelgen
 import labelstore
+from labelgen.job.part import Part
 from labelgen.job.progress import RunProgress, RunSummary
 from labelgen.prompts.prompt_fields import PromptFields
 from labelgen.teachers.fake import FakeTeacher
@@ -267,6 +268,15 @@ def test_standard_input_may_be_empty_when_a_job_goes_on(tmp_path: Path, monkeypa
         run(spec, DyingTeacher(selection=Selection(top_k=8), max_model_len=64))
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert run(spec).counts.num_records == 20
+
+
+def test_parts_refuse_what_each_of_them_would_do_again(tmp_path: Path) -> None:
+    part = Part(number=1, count=2)
+    with pytest.raises(ValueError, match=r"--part: nothing tells whether the standard input was read already"):
+        run(make_spec(tmp_path, sources=("-",), part=part))
+    with pytest.raises(ValueError, match=r"--retry-rejected .* give it without --part"):
+        make_spec(tmp_path, part=part, retry_rejected=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_settings_are_refused_while_only_the_journal_has_labels(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def request(name: str, text: str = "fine") -> GenerateRequest:
 def answers(teacher: MortalTeacher, requests: list[Request], **known: object) -> dict[str, Answer | Refusal]:
     finder = SuspectFinder(teacher, note=lambda _: None)
     teacher.start()
-    got = list(finder.label(iter(requests), **known))  # type: ignore[arg-type]
+    finder.learn(**known)  # type: ignore[arg-type]
+    got = list(finder.label(iter(requests)))
     assert len(got) == len({answer.request_id for answer in got}) and finder.in_flight == []
     return {answer.request_id: answer for answer in got}
 
@@ -203,7 +204,7 @@ def leave_heartbeat(
         lone_deaths=before.lone_deaths,
     )
     HeartbeatWriter(LocalStore(root), beat=lambda: beat).write()
-    remove_heartbeats(LocalStore(root), before.dead)
+    remove_heartbeats(LocalStore(root), before.superseded)
 
 
 def test_a_prompt_that_takes_the_job_down_again_and_again_is_refused_in_the_end(tmp_path: Path) -> None:
