@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from labelgen.cli.options import dataset_argument
 from labelgen.cli.plain_text import echo
+
+if TYPE_CHECKING:
+    from labelstore.location import Location
 
 __all__ = ["card"]
 
 
 @click.command()
-@click.argument("dataset", metavar="DIR", type=click.Path(path_type=Path))
+@dataset_argument
 @click.option("--title", help="What the dataset is called.  [default: the folder's name]")
 @click.option("--license", "dataset_licence", help="Licence of the dataset, by its name on the hub (apache-2.0).")
 @click.option("--teacher-license", "teacher_licence", help="Licence of the teacher.")
@@ -20,7 +24,7 @@ __all__ = ["card"]
 @click.option("--no-plots", is_flag=True, help="Text only; plots need matplotlib.")
 @click.option("--overwrite", is_flag=True, help="Replace a README.md that was edited, too.")
 def card(
-    dataset: Path,
+    dataset: Location,
     title: str | None,
     dataset_licence: str | None,
     teacher_licence: str | None,

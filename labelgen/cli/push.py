@@ -23,7 +23,7 @@ __all__ = ["push"]
 @json_option
 @quiet_option
 def push(dataset: Path, repo: str, is_public: bool, include: tuple[str, ...], as_json: bool, quiet: bool) -> None:
-    """Upload the dataset in DIR to the Hugging Face Hub as OWNER/NAME, and check every file at the other end.
+    """Upload the dataset in the local folder DIR to the Hugging Face Hub, and check every file at the other end.
 
     README.md with its plots, manifest.json and the shards are shared, nothing else. Your tokens and keys are searched
     for first; where one stands, nothing is sent. Run the same command again to go on.

@@ -46,7 +46,7 @@ _STALE_SECONDS = 24 * 3600
 _FINAL_ERRNOS = {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.EISDIR, errno.ENOTDIR, getattr(errno, "EREMCHG", 78)}
 _CLIENT_LIBRARIES = {
     *("botocore", "aiobotocore", "gcsfs", "google", "azure", "huggingface_hub"),
-    *("aiohttp", "httpx", "httpcore", "http", "asyncio"),
+    *("aiohttp", "httpx", "httpcore", "httpx2", "httpcore2", "http", "asyncio"),
 }
 
 

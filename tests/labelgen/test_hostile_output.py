@@ -92,3 +92,12 @@ def test_a_job_shows_no_control_character_of_its_prompts(tmp_path: Path, monkeyp
     shown([*base, "--top-k", "3"], exit_code=1)
     shown([*base[:2], "-o", output + "2", "--teacher", "fake", "--max-rejects", "0"], exit_code=1)
     shown(["generate", f"missing{EVIL}.jsonl", "-o", output, "--teacher", "fake"], exit_code=1)
+
+
+def test_export_card_and_push_show_no_control_character(root: Path, tmp_path: Path) -> None:
+    shown(["card", str(root), "--no-plots"])
+    shown(["export", str(root), "--to", "chat-jsonl", "-o", str(tmp_path / f"rows{EVIL.replace('/', '|')}")])
+    shown(["push", str(root), "no-name"], exit_code=1)
+    readme = (root / "README.md").read_text()
+    assert not HARMFUL.search(readme)
+    assert "[bold red]" not in readme.split("---", 2)[2], "nor is it markup in the card"

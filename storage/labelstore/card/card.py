@@ -12,8 +12,9 @@ from labelstore.dataset import open_dataset
 from labelstore.dataset_writer import finish_dataset
 from labelstore.errors import StorageError
 from labelstore.header import HEADER_NAME
-from labelstore.local_store import LocalStore
+from labelstore.location import Location
 from labelstore.readme import README_NAME, is_unedited, sign_readme
+from labelstore.store import exists, open_writable_store, read_if_there
 
 __all__ = ["CARD_DIR", "write_card"]
 
@@ -22,7 +23,12 @@ JOB_NAME = ".labelgen/job.yaml"
 
 
 def write_card(
-    root: Path, *, title: str | None = None, licences: Licences, with_plots: bool = True, overwrite: bool = False
+    location: Location,
+    *,
+    title: str | None = None,
+    licences: Licences,
+    with_plots: bool = True,
+    overwrite: bool = False,
 ) -> list[str]:
     """Write the card of a dataset folder; return the names of the files written.
 
@@ -34,30 +40,33 @@ def write_card(
         DamagedDatasetError: what is read of the dataset is damaged.
         ImportError: plots need matplotlib.
     """
-    store = LocalStore(root)
-    dataset = open_dataset(root)
-    try:
-        is_edited = not is_unedited(store.read(README_NAME))
-    except FileNotFoundError:
-        is_edited = False
-    if is_edited and not overwrite:
+    dataset = open_dataset(location)
+    store = open_writable_store(location)
+    readme = read_if_there(store, README_NAME)
+    if readme is not None and not is_unedited(readme) and not overwrite:
         raise StorageError(
-            f"{root}/{README_NAME}: was edited since labelgen wrote it. Give --overwrite to put the card in its place, "
-            f"or move it away and copy from it."
+            f"{store}/{README_NAME}: was edited since labelgen wrote it. Give --overwrite to put the card in its "
+            f"place, or move it away and copy from it."
         )
-    if (root / HEADER_NAME).exists():
-        finish_dataset(root)
+    if exists(store, HEADER_NAME):
+        finish_dataset(location)
     distributions = measure_distributions(dataset)
     plots: Mapping[str, bytes] = draw_plots(distributions) if with_plots else {}
-    try:
-        job: str | None = store.read(JOB_NAME).decode(errors="replace")
-    except FileNotFoundError:
-        job = None
+    job = read_if_there(store, JOB_NAME)
     names = [f"{CARD_DIR}/{name}" for name in plots]
     text = card_text(
-        dataset, distributions, title=title or root.resolve().name, licences=licences, job=job, plots=names
+        dataset,
+        distributions,
+        title=title or _folder_name(store.location),
+        licences=licences,
+        job=None if job is None else job.decode(errors="replace"),
+        plots=names,
     )
     for name, content in zip(names, plots.values(), strict=True):
         store.replace(name, content)
     store.replace(README_NAME, sign_readme(text))
     return [README_NAME, *names]
+
+
+def _folder_name(location: Location) -> str:
+    return location.resolve().name if isinstance(location, Path) else location.rsplit("/", 1)[-1]
