@@ -249,6 +249,8 @@ class Job:
             pulse.follow(labelling, num_prompts_before=_num_prompts(writer), num_records_before=num_records)
             labelling.run(stop)
             writer.read_on()
+            # What a replica left of a block that it published as its last act.
+            executor.new_journal().recover({}, published=writer.entries)
             num_new = total_counts(writer.entries.values()).num_records - num_published
             rescored: Rescored | None = None
             if num_new and self._spec.rescore_at_end:
