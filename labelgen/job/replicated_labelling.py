@@ -302,8 +302,10 @@ class ReplicatedLabelling:
         for number, slot in self._slots.items():
             if not slot.is_started or slot.state is None:
                 continue  # it waits for its machine or its GPUs
-            if now - slot.polled_at > _SILENT_SECONDS:
-                reason = f"it did not answer for {_SILENT_SECONDS:.0f} s"
+            # A process that loads a teacher may have no time for anything else.
+            patience = _SILENT_SECONDS if slot.state.has_begun else _STALLED_SECONDS
+            if now - slot.polled_at > patience:
+                reason = f"it did not answer for {patience:.0f} s"
             elif slot.state.num_in_flight and now - slot.changed_at > _STALLED_SECONDS:
                 reason = f"it has given no answer for {_STALLED_SECONDS:.0f} s"
             else:
