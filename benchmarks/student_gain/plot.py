@@ -63,7 +63,9 @@ def _draw_point(axes: Any, row: MethodRow) -> None:
     axes.annotate(
         row.method,
         place,
-        xytext=(7, 6),
+        # Variants of a selection stand beside its plain labels: their names go to the other side.
+        xytext=(-7, -22) if _family(row) == "other" else (7, 6),
+        ha="right" if _family(row) == "other" else "left",
         textcoords="offset points",
         fontsize=9,
         color=colour,
