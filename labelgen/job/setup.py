@@ -39,6 +39,8 @@ class JobSetup:
             raise ValueError(f"the teacher captures {teacher.selection}, the spec asks for {spec.selection}")
         facts = teacher.facts
         sampling, sampling_origins = spec.sampling.resolve(facts.sampling_defaults)
+        if (spec.task == "score" or sampling.is_constrained) and facts.scoring_problem is not None:
+            raise ValueError(facts.scoring_problem)
         recorded = {"labelgen_version": labelgen.__version__, **facts.recorded}
         think_tokens = find_think_tokens(teacher.tokenizer, spec.think_tokens)
         if scored_datasets:

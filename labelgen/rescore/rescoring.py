@@ -15,7 +15,7 @@ from labelgen.rescore.diagnosis import diagnose_labels
 from labelgen.rescore.limits import Limits
 from labelgen.rescore.prompt_check import find_prompt_problems
 from labelgen.rescore.reading import Reading
-from labelgen.teachers.teacher import Answer, Refusal, ScoreRequest, Teacher
+from labelgen.teachers.teacher import Answer, EngineError, Refusal, ScoreRequest, Teacher
 from labelstore.dataset import LabelDataset
 from labelstore.dataset_writer import utc_now
 from labelstore.record import LabelRecord
@@ -41,9 +41,11 @@ def rescore_dataset(
     `snapshot` None: the dataset has none.
 
     Raises:
-        EngineError: the teacher does not start, or dies.
+        EngineError: the teacher does not start, dies, or can score nothing.
         DamagedDatasetError: a record cannot be read.
     """
+    if teacher.facts.scoring_problem is not None:
+        raise EngineError(teacher.facts.scoring_problem)
     most = teacher.facts.max_scored_tokens
     chosen = _choose(dataset, num_records, most, rng)
     readings: list[Reading] = []

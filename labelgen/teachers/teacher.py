@@ -101,12 +101,22 @@ class TeacherFacts:
     name: str  # as the user gave it
     vocab_size: int  # rows of the output layer
     max_model_len: int  # tokens, prompt and response together
-    max_scored_tokens: int  # of a text to score; an engine that generates has less memory for it
+    max_scored_tokens: int  # of a text to score; an engine that generates has less memory for it; 0: it cannot
     stop_ids: Mapping[int, str]  # token ids that end a response, and who says so
     sampling_defaults: Mapping[str, float]  # what the model's generation_config asks for
     fingerprint_fields: Mapping[str, Any]  # what of it changes labels
     recorded: Mapping[str, Any]  # versions, device, parallel sizes: kept with each block
     notes: tuple[str, ...] = ()  # for whoever starts a job: bounds that were set
+
+    @property
+    def scoring_problem(self) -> str | None:
+        """Why no given text can be scored; None where it can."""
+        if self.max_scored_tokens:
+            return None
+        return (
+            "the engine gives no log-probabilities of given text with --adapter; merge the adapter into the weights, "
+            "and give the merged folder as --teacher"
+        )
 
 
 class Teacher(Protocol):

@@ -211,12 +211,14 @@ def describe_bounds(config: Any, *, selection: Selection, for_scoring: bool) -> 
 
 
 def max_scored_tokens(config: Any, settings: EngineSettings, *, selection: Selection, for_scoring: bool) -> int:
-    """Return how many tokens a text may have that an engine is to score.
+    """Return how many tokens a text may have that an engine is to score; 0 where it can score none.
 
     An engine for scoring reads a long text in several steps, and the V2 runner in chunks. The V1 runner of an engine
     for generating takes the rows of a whole text at once, one text after the other (vLLM 0.32,
     gpu_model_runner._get_prompt_logprobs_dict), so it is the text that has to be short.
     """
+    if settings.adapter is not None and not config.use_v2_model_runner:
+        return 0  # the worker dies of it (vLLM 0.32 on a CPU): it adds the adapter to the rows of sampled tokens alone
     whole: int = config.model_config.max_model_len - 1  # the engine generates one token, which is thrown away
     if for_scoring or config.use_v2_model_runner:
         return whole

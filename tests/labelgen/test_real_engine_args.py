@@ -18,6 +18,7 @@ from parity import FLOAT32_LIMITS, compare_with_reference
 
 import labelgen
 import labelstore
+from labelgen.prompts.prompt_fields import Task
 from labelgen.rescore.own_teacher import find_changes, load_own_teacher
 from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.sampling import SamplingChoice
@@ -48,7 +49,10 @@ def label(root: Path, engine: EngineSettings, *, teacher: Path | None = None) ->
             engine=dataclasses.replace(engine, max_model_len=256),
         )
     )
-    assert summary.rescored is not None and summary.rescored.problems == ()
+    if engine.adapter is None:
+        assert summary.rescored is not None and summary.rescored.problems == ()
+    else:
+        assert summary.rescored is None  # the engine cannot
     return labelstore.open_dataset(root / "labels")
 
 
@@ -96,6 +100,21 @@ def test_labels_of_an_adapted_teacher_are_those_of_the_merged_weights(tmp_path: 
     assert compare_with_reference(dataset, plain.full_logprobs).failures(FLOAT32_LIMITS)  # it does something
     header = dataset.header
     assert len(header.fingerprint_fields["adapter"]) == 64
+    refused: list[tuple[Task, SamplingChoice]] = [
+        ("score", SamplingChoice()),
+        ("generate", SamplingChoice(bad_words=(" sea",))),
+    ]
+    for task, sampling in refused:
+        spec = labelgen.RunSpec(
+            task=task,
+            sources=(str(tmp_path / "prompts.jsonl"),),
+            output_dir=tmp_path / task,
+            teacher=str(fetch_teacher("smollm2")),
+            sampling=sampling,
+            engine=EngineSettings(adapter=str(adapter), max_model_len=256),
+        )
+        with pytest.raises(ValueError, match="no log-probabilities of given text with --adapter; merge the adapter"):
+            labelgen.run(spec)
     places: dict[str, Any] = {
         "teacher": None,
         "chat_template": None,

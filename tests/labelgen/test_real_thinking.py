@@ -38,7 +38,7 @@ def test_a_thinking_that_uses_up_its_budget_is_ended_and_the_answer_follows(tmp_
         selection=Selection(top_k=32),
         codec="exact",
         max_tokens=24,
-        sampling=SamplingChoice(temperature=0.7, max_think_tokens=BUDGET),
+        sampling=SamplingChoice(temperature=0.7, max_think_tokens=BUDGET, min_tokens=BUDGET + 4),
         think_tokens=(START, END),
         prefill=START,
         engine=EngineSettings(max_model_len=256),
