@@ -80,7 +80,7 @@ def stages() -> list[tuple[str, Any, str]]:
         ("feeding: parameters and vLLM's own input processing", VLLMTeacher, "_submit"),
         ("collecting: vLLM's output processing, arrays appended", LLMEngine, "step"),
         (SIMULATION, SimulatedCore, "get_output"),
-        ("capture: arrays to labels", VLLMTeacher, "_to_answer"),
+        ("capture: arrays to labels", VLLMTeacher, "_settle"),
         ("records: text decoded, record made", PromptRequests, "to_record"),
         ("records: taken into their block", BlockCollector, "take"),
         ("checks as answers come", labelgen.job.blocks, "find_problems"),

@@ -88,7 +88,13 @@ def _compare_document(record: LabelRecord, start: int, tokenizer: PromptTokenize
     if not np.array_equal(document[offset : offset + len(labelled)], labelled):
         return "document"
     lead = tokenizer.lead_ids
-    return _compare_prompt(record.input_ids[:start], lead, tokenizer) if len(lead) else None
+    if not len(lead):
+        return None
+    stored = record.input_ids[:start]
+    if np.array_equal(stored[: 2 * len(lead)], np.tile(lead, 2)):
+        return "doubled"
+    num_read_again = max(start - len(lead), 0)  # of a window that overlaps the one before
+    return _compare_prompt(stored, np.concatenate([lead, document[offset - num_read_again : offset]]), tokenizer)
 
 
 def _compare_prompt(

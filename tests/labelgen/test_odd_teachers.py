@@ -141,7 +141,7 @@ def test_what_is_no_teacher_is_refused_with_the_reason(tmp_path: Path) -> None:
             name, selection=Selection(top_k=4), settings=EngineSettings(**settings), log_path=tmp_path / "log"
         )
 
-    with pytest.raises(ValueError, match="no such folder; give a model folder or a hub name"):
+    with pytest.raises(ValueError, match="no such folder; give a folder or a hub name"):
         load(str(tmp_path / "missing"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"has no config.json, so it is not a model"):

@@ -200,7 +200,7 @@ def test_turns_are_the_same_by_a_templates_marks_and_by_rendered_prefixes() -> N
         assert encoded["input_ids"] == ids.tolist() and encoded["assistant_masks"] == mask.tolist()
     assert [span.kind for span in spans] == ["assistant", "tool_call", "assistant"]
     call = spans[1]
-    assert marked.decode(ids[call.start : call.stop]).startswith("\n<tool_call>")
+    assert marked.decode(ids[call.start : call.stop]).startswith("<tool_call>")
 
 
 def test_a_second_teacher_labels_the_same_ids(proof: Proof, tmp_path: Path) -> None:

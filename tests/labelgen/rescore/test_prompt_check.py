@@ -125,5 +125,10 @@ def test_scored_documents_are_compared_with_the_snapshots_texts() -> None:
     assert "another tokenizer: the ids of 1 of 1 records are not what" in problems_of(
         replace(sound, document_offset=9), prompt
     )
+    before = FakeTokenizer().encode_text(document, with_special_tokens=False)[6:10]
+    overlapping = record_of(np.concatenate([lead, before]), text=document[10:30])
+    assert problems_of(replace(overlapping, document_offset=10, finish_reason=None), prompt) == ""
+    elsewhere = record_of(np.concatenate([lead, before[::-1]]), text=document[10:30])
+    assert "another template" in problems_of(replace(elsewhere, document_offset=10, finish_reason=None), prompt)
     doubled = replace(record_of(np.repeat(lead, 2), text=document[10:30]), document_offset=10, finish_reason=None)
     assert "a doubled BOS" in problems_of(doubled, prompt)

@@ -309,9 +309,9 @@ def test_peak_memory_stays_below_the_dense_forms() -> None:
     result = subprocess.run([sys.executable, "-c", _MEMORY_CHILD], capture_output=True, text=True, check=True)
     before, chunked, dense = (int(line) for line in result.stdout.split())
     bfloat16_copy = 512 * 65_536 * 2
-    chunk = 16 * 65_536 * 4
-    # Beside the logits: their gradient in bfloat16, and a few chunks. The dense form holds float32 copies of it all.
-    assert bfloat16_copy / 2 < chunked - before < bfloat16_copy + 4 * chunk + 16e6
+    # Beside the logits: their gradient in bfloat16, a few chunks, and code that is loaded. One float32 copy of it all
+    # would be two more on top; the dense form holds several.
+    assert bfloat16_copy / 2 < chunked - before < 2 * bfloat16_copy
     assert dense - before > 5 * bfloat16_copy
 
 
