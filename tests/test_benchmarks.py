@@ -187,11 +187,3 @@ def test_many_blocks_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr("sys.argv", ["many_blocks.py", "--blocks", "20", "--parts", "2"])
     many_blocks.main()
     assert '"num_blocks": 20' in capsys.readouterr().out
-
-
-@pytest.mark.more_engines
-def test_replicas_runs(tmp_path: Path) -> None:
-    import replicas
-
-    figures = replicas.measure(tmp_path / "job", replicas=1, num_blocks=2, step_seconds=0.001)
-    assert figures["records"] == 2 * replicas.BLOCK_SIZE and figures["seconds"] > 0
