@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,14 @@ def test_many_blocks_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr("sys.argv", ["many_blocks.py", "--blocks", "20", "--parts", "2"])
     many_blocks.main()
     assert '"num_blocks": 20' in capsys.readouterr().out
+
+
+@pytest.mark.more_engines
+def test_replicas_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import replicas
+
+    # A replica's process finds its teacher by the module's name.
+    searched = [str(Path(replicas.__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, searched)))
+    figures = replicas.measure(tmp_path / "job", replicas=1, num_blocks=2, step_seconds=0.001)
+    assert figures["records"] == 2 * replicas.BLOCK_SIZE and figures["seconds"] > 0

@@ -37,7 +37,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def load(spec: RunSpec) -> FakeTeacher:
         return FakeTeacher(selection=spec.selection, max_model_len=256)
 
-    monkeypatch.setattr("labelgen.job.runner._load_teacher", load)
+    monkeypatch.setattr("labelgen.job.runner.load_teacher", load)
     monkeypatch.chdir(tmp_path)
     rows = [{"id": f"p{i}", "prompt": f"question {i}"} for i in range(40)]
     lines = "".join(json.dumps(row) + "\n" for row in rows)

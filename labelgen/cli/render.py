@@ -18,7 +18,7 @@ from labelgen.job.progress import RunSummary
 from labelstore.dataset import LabelDataset
 from labelstore.entry import LabelCounts, total_counts
 from labelstore.provenance import lossy_codecs
-from labelstore.stream_bytes import sum_streams
+from labelstore.stream_bytes import STREAM_TITLES, sum_streams
 
 __all__ = ["count_values", "print_dataset", "print_rows", "print_summary", "size_rows"]
 
@@ -114,14 +114,6 @@ def print_dataset(dataset: LabelDataset, *, location: str, as_json: bool) -> Non
 
 
 _BAR_WIDTH = 30
-_STREAM_TITLES = {
-    "hard": "hard labels and texts",
-    "ids": "candidates' ids",
-    "values": "candidates' logprobs",
-    "target_and_tail": "targets and tails",
-    "framing": "framing",
-    "model": "codec's model",
-}
 
 
 def _print_streams(streams: Mapping[str, int], counts: LabelCounts) -> None:
@@ -135,7 +127,7 @@ def _print_streams(streams: Mapping[str, int], counts: LabelCounts) -> None:
     for name, size in streams.items():
         if size:
             bar = "█" * round(_BAR_WIDTH * size / total)
-            title = _STREAM_TITLES.get(name, name)
+            title = STREAM_TITLES.get(name, name)
             table.add_row(
                 Text(plain(title)), f"{size / counts.num_labels:,.2f}", f"{size / total:.1%}", f"[dim]{bar}[/dim]"
             )

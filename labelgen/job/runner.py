@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from labelgen.job.claim import Claim
@@ -21,6 +21,7 @@ from labelgen.job.replicated_labelling import ReplicaPool, ReplicatedLabelling
 from labelgen.job.retry import retry_rejected
 from labelgen.job.setup import JobSetup
 from labelgen.job.spec import RunSpec
+from labelgen.job.spec_teacher import engine_log_name, load_replica_teacher, load_teacher
 from labelgen.job.stopping import JobStoppedError, StoppedError, StopSignals
 from labelgen.prompts.label_dataset import LabelDatasetSource
 from labelgen.prompts.prompt import Prompt
@@ -29,7 +30,6 @@ from labelgen.prompts.snapshot import Ingest, PromptSnapshot
 from labelgen.prompts.sources import STDIN, Source, find_sources
 from labelgen.prompts.token_spans import kinds_of
 from labelgen.rescore.at_end import rescore_at_end
-from labelgen.teachers.engine_settings import EngineSettings
 from labelgen.teachers.teacher import EngineError, Teacher
 from labelstore.dataset_writer import DatasetWriter, check_folder
 from labelstore.entry import Entry, generations_in_force, total_counts
@@ -104,7 +104,7 @@ class Job:
         self._owns_teacher = teacher is None
         self._replica_teacher = replica_teacher or load_replica_teacher
         self._make_pool = make_pool or _make_ray_pool
-        self._teacher: Teacher = teacher or _load_teacher(spec)
+        self._teacher: Teacher = teacher or load_teacher(spec)
         self._facts = self._teacher.facts
         datasets = [source for source in self._sources if isinstance(source, LabelDatasetSource)]
         for dataset in datasets:
@@ -160,12 +160,13 @@ class Job:
         for note in self._notes(writer, ingest, missing, recovery):
             watcher.note(note)
         if missing and self._owns_teacher and not spec.is_replicated:
-            watcher.note(f"the engine's log is {self._store.local_dir / _engine_log(spec)}")
+            watcher.note(f"the engine's log is {self._store.local_dir / engine_log_name(spec)}")
         for note in predecessors.notes(num_records=num_records) if missing else ():
             watcher.note(note)
         sizes = {block: snapshot.num_prompts(block) for block in missing}
         label = self._label_with_replicas if spec.is_replicated else self._label_here
-        made = label(executor, journal, sizes, predecessors, watcher, stop, pulse, num_records) if missing else _Made()
+        task = _Task(executor, journal, sizes, predecessors, num_records, watcher, stop, pulse)
+        made = label(task) if missing else _Made()
         with stop.interruptible():
             num_left = len(set(blocks) - generations_in_force(writer.store).keys())
             entries = self._finish(writer, watcher) if num_left == 0 or spec.part is None else writer.entries.values()
@@ -191,45 +192,30 @@ class Job:
             num_blocks_left=num_left,
         )
 
-    def _label_here(
-        self,
-        executor: Executor,
-        journal: Journal,
-        sizes: dict[str, int],
-        predecessors: Predecessors,
-        watcher: RunWatcher,
-        stop: StopSignals,
-        pulse: Pulse,
-        num_records: int,
-    ) -> _Made:
-        """Label blocks, given with their numbers of prompts, with the engine of this process."""
-        labelling = executor.labelling(
-            self._teacher, sizes, journal, watcher, total_prompts=sum(sizes.values()), before_group=pulse.beat
+    def _label_here(self, task: _Task) -> _Made:
+        """Label blocks with the engine of this process."""
+        labelling = task.executor.labelling(
+            self._teacher,
+            task.sizes,
+            task.journal,
+            task.watcher,
+            total_prompts=task.num_prompts,
+            before_group=task.pulse.beat,
         )
-        labelling.finder.learn(suspect_ids=predecessors.suspect_ids, verdicts=predecessors.verdicts)
-        pulse.follow(labelling, num_prompts_before=_num_prompts(executor.writer), num_records_before=num_records)
-        labelling.run(stop)
+        labelling.finder.learn(suspect_ids=task.predecessors.suspect_ids, verdicts=task.predecessors.verdicts)
+        task.follow(labelling)
+        labelling.run(task.stop)
         rescored: Rescored | None = None
         if labelling.num_records and self._spec.rescore_at_end:
-            with stop.interruptible():
-                rescored = self._rescore(executor.writer, watcher)
+            with task.stop.interruptible():
+                rescored = self._rescore(task.executor.writer, task.watcher)
         return _Made.of(labelling, num_records=labelling.num_records, rescored=rescored)
 
-    def _label_with_replicas(
-        self,
-        executor: Executor,
-        journal: Journal,
-        sizes: dict[str, int],
-        predecessors: Predecessors,
-        watcher: RunWatcher,
-        stop: StopSignals,
-        pulse: Pulse,
-        num_records: int,
-    ) -> _Made:
+    def _label_with_replicas(self, task: _Task) -> _Made:
         """Label blocks with engines of other processes, each of which reads the journal for itself."""
-        writer = executor.writer
+        writer = task.executor.writer
         num_published = total_counts(writer.entries.values()).num_records
-        with stop.interruptible():
+        with task.stop.interruptible():
             pool = self._make_pool(
                 self._spec,
                 self._replica_teacher,
@@ -239,22 +225,22 @@ class Job:
         try:
             labelling = ReplicatedLabelling(
                 pool,
-                Dispatcher(sizes, predecessors, is_published=writer.is_published),
-                watcher,
+                Dispatcher(task.sizes, task.predecessors, is_published=writer.is_published),
+                task.watcher,
                 store=self._store,
-                total_prompts=sum(sizes.values()),
-                learn=lambda known: pulse.learn(deaths=known.deaths, lone_deaths=known.lone_deaths),
+                total_prompts=task.num_prompts,
+                learn=lambda known: task.pulse.learn(deaths=known.deaths, lone_deaths=known.lone_deaths),
                 max_rejects=self._spec.max_rejects,
             )
-            pulse.follow(labelling, num_prompts_before=_num_prompts(writer), num_records_before=num_records)
-            labelling.run(stop)
+            task.follow(labelling)
+            labelling.run(task.stop)
             writer.read_on()
             # What a replica left of a block that it published as its last act.
-            executor.new_journal().recover({}, published=writer.entries)
+            task.executor.new_journal().recover({}, published=writer.entries)
             num_new = total_counts(writer.entries.values()).num_records - num_published
             rescored: Rescored | None = None
             if num_new and self._spec.rescore_at_end:
-                with stop.interruptible():
+                with task.stop.interruptible():
                     rescored = labelling.rescore(self._spec.rescore_at_end)
         finally:
             pool.close()
@@ -367,6 +353,29 @@ class Job:
         return has_plain and self._teacher.tokenizer.has_chat_template
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """The blocks that are to be labelled, and all that labelling them needs."""
+
+    executor: Executor
+    journal: Journal
+    sizes: dict[str, int]  # prompts of each block
+    predecessors: Predecessors
+    num_records: int  # that are there before
+    watcher: RunWatcher
+    stop: StopSignals
+    pulse: Pulse
+
+    @property
+    def num_prompts(self) -> int:
+        return sum(self.sizes.values())
+
+    def follow(self, labelling: Labelling | ReplicatedLabelling) -> None:
+        """Let the heartbeat say how the labelling stands."""
+        num_before = sum(entry.num_prompts for entry in self.executor.writer.entries.values())
+        self.pulse.follow(labelling, num_prompts_before=num_before, num_records_before=self.num_records)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
     """What this run's labelling came to."""
@@ -388,52 +397,10 @@ class _Made:
         )
 
 
-def _num_prompts(writer: DatasetWriter) -> int:
-    """Return how many prompts are in published blocks."""
-    return sum(entry.num_prompts for entry in writer.entries.values())
-
-
-def load_replica_teacher(spec: RunSpec, number: int) -> Teacher:
-    """Return the teacher of a replica, with a log of its own; not started."""
-    return _vllm_teacher(spec, log_name=f".labelgen/logs/engine-replica-{number}.log")
-
-
 def _make_ray_pool(spec: RunSpec, load_teacher: TeacherLoader, **options: Any) -> ReplicaPool:
     from labelgen.job.ray_replicas import RayPool
 
     return RayPool(spec, load_teacher, **options)
-
-
-def _load_teacher(spec: RunSpec) -> Teacher:
-    return _vllm_teacher(spec, log_name=_engine_log(spec))
-
-
-def _vllm_teacher(spec: RunSpec, *, log_name: str) -> Teacher:
-    from labelgen.teachers.vllm_teacher import VLLMTeacher
-
-    return VLLMTeacher(
-        spec.teacher,
-        selection=spec.selection,
-        settings=_engine_settings(spec),
-        log_path=open_writable_store(spec.output_dir).local_dir / log_name,
-        for_scoring=spec.task == "score",
-        chat_template=spec.chat_template,
-    )
-
-
-def _engine_settings(spec: RunSpec) -> EngineSettings:
-    """Return how the engine is started: with the tokens whose distance it is to bound, where there is a budget."""
-    if spec.think_tokens is None or spec.sampling.max_think_tokens is None:
-        return spec.engine
-    start, end = spec.think_tokens
-    marks = {"reasoning_start_str": start, "reasoning_end_str": end}
-    return replace(spec.engine, engine_args={**spec.engine.engine_args, "reasoning_config": marks})
-
-
-def _engine_log(spec: RunSpec) -> str:
-    """Return the name of the engine's log in the dataset's folder: each part has its own."""
-    part = "" if spec.part is None else f"-{spec.part.number}-of-{spec.part.count}"
-    return f".labelgen/logs/engine{part}.log"
 
 
 def _check_can_share(sources: Sequence[Source]) -> None:

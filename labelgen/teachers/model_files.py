@@ -38,14 +38,9 @@ def find_model_dir(teacher: str) -> Path:
     Raises:
         ValueError: there is no such folder or hub model, or it is no model.
     """
-    path = Path(teacher).expanduser()
-    if not path.exists():
-        path = _download(teacher, option="--teacher")
-    if not (path / "config.json").is_file():
-        raise ValueError(f"--teacher {teacher}: has no config.json, so it is not a model; give a folder with one")
-    if not _weight_files(path):
-        raise ValueError(f"--teacher {teacher}: has no weights ({', '.join(_WEIGHT_PATTERNS)})")
-    return path
+    return _find_dir(
+        teacher, option="--teacher", config="config.json", wanted="so it is not a model; give a folder with one"
+    )
 
 
 def find_adapter_dir(adapter: str) -> Path:
@@ -54,16 +49,21 @@ def find_adapter_dir(adapter: str) -> Path:
     Raises:
         ValueError: there is no such folder or hub name, or it is no LoRA adapter.
     """
-    path = Path(adapter).expanduser()
-    if not path.exists():
-        path = _download(adapter, option="--adapter")
-    if not (path / "adapter_config.json").is_file():
-        raise ValueError(f"--adapter {adapter}: has no adapter_config.json, so it is not an adapter")
-    if not _weight_files(path):
-        raise ValueError(f"--adapter {adapter}: has no weights ({', '.join(_WEIGHT_PATTERNS)})")
+    path = _find_dir(adapter, option="--adapter", config="adapter_config.json", wanted="so it is not an adapter")
     kind = _read_adapter_config(path).get("peft_type")
     if kind != "LORA":
         raise ValueError(f"--adapter {adapter}: is of the type {kind!r}, vLLM runs LORA")
+    return path
+
+
+def _find_dir(name: str, *, option: str, config: str, wanted: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.exists():
+        path = _download(name, option=option)
+    if not (path / config).is_file():
+        raise ValueError(f"{option} {name}: has no {config}, {wanted}")
+    if not _weight_files(path):
+        raise ValueError(f"{option} {name}: has no weights ({', '.join(_WEIGHT_PATTERNS)})")
     return path
 
 

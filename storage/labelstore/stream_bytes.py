@@ -11,9 +11,17 @@ from labelstore.codecs import Codec
 from labelstore.codecs.tally import Tally
 from labelstore.schema import HARD_FIELDS
 
-__all__ = ["STREAMS", "known_bytes", "split_bytes", "sum_streams"]
+__all__ = ["STREAMS", "STREAM_TITLES", "known_bytes", "split_bytes", "sum_streams"]
 
-STREAMS = ("hard", "ids", "values", "target_and_tail", "framing", "model")
+STREAM_TITLES = {
+    "hard": "hard labels and texts",
+    "ids": "candidates' ids",
+    "values": "candidates' logprobs",
+    "target_and_tail": "targets and tails",
+    "framing": "framing",
+    "model": "codec's model",
+}
+STREAMS = tuple(STREAM_TITLES)
 _HARD_NAMES = frozenset(field.name for field in HARD_FIELDS)
 
 

@@ -191,7 +191,7 @@ def test_a_key_stands_in_no_file_and_no_line_that_is_shown(
     monkeypatch.setenv("HF_TOKEN", planted[2])
     monkeypatch.setattr("labelstore.object_store._FIRST_PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(
-        "labelgen.job.runner._load_teacher", lambda spec: FakeTeacher(selection=spec.selection, max_model_len=64)
+        "labelgen.job.runner.load_teacher", lambda spec: FakeTeacher(selection=spec.selection, max_model_len=64)
     )
     base = ["generate", str(source), "--teacher", "fake", "--max-tokens", "4"]
     commands = [

@@ -37,5 +37,5 @@ class SlowTeacher(FakeTeacher):
 
 if __name__ == "__main__":
     release_path = Path(sys.argv[1])
-    runner._load_teacher = lambda spec: SlowTeacher(spec, release_path)
+    runner.load_teacher = lambda spec: SlowTeacher(spec, release_path)  # type: ignore[attr-defined]
     main(sys.argv[2:])

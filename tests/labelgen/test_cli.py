@@ -25,7 +25,7 @@ def _fake_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(spec: RunSpec) -> FakeTeacher:
         return FakeTeacher(selection=spec.selection, max_model_len=spec.engine.max_model_len or 128)
 
-    monkeypatch.setattr("labelgen.job.runner._load_teacher", load)
+    monkeypatch.setattr("labelgen.job.runner.load_teacher", load)
 
 
 def call(*arguments: object, **options: Any) -> Result:

@@ -81,7 +81,7 @@ def test_a_job_shows_no_control_character_of_its_prompts(tmp_path: Path, monkeyp
     def load(spec: RunSpec) -> FakeTeacher:
         return FakeTeacher(selection=spec.selection, max_model_len=256)
 
-    monkeypatch.setattr("labelgen.job.runner._load_teacher", load)
+    monkeypatch.setattr("labelgen.job.runner.load_teacher", load)
     rows: list[dict[str, Any]] = [{"id": f"p{EVIL}", "prompt": f"question{EVIL}"}, {"id": EVIL, "promt": EVIL}]
     source = tmp_path / f"prompts{EVIL.replace('/', '|')}.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))

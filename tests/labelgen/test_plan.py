@@ -31,7 +31,7 @@ def _fake_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(spec: RunSpec) -> FakeTeacher:
         return FakeTeacher(selection=spec.selection, max_model_len=128)
 
-    monkeypatch.setattr("labelgen.job.runner._load_teacher", load)
+    monkeypatch.setattr("labelgen.job.runner.load_teacher", load)
 
 
 def write_prompts(path: Path) -> Path:

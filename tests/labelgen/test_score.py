@@ -212,7 +212,7 @@ def test_inspect_shows_each_span_with_its_kind(tmp_path: Path) -> None:
 
 def test_chats_can_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "labelgen.job.runner._load_teacher", lambda spec: FakeTeacher(selection=spec.selection, max_model_len=100)
+        "labelgen.job.runner.load_teacher", lambda spec: FakeTeacher(selection=spec.selection, max_model_len=100)
     )
     (tmp_path / "chats.jsonl").write_text(
         "".join(json.dumps({"messages": [*CHAT, {"role": "user", "content": f"{i}"}]}) + "\n" for i in range(30))

@@ -37,7 +37,7 @@ class Teachers:
 @pytest.fixture
 def teachers(monkeypatch: pytest.MonkeyPatch) -> Teachers:
     found = Teachers()
-    monkeypatch.setattr("labelgen.job.runner._load_teacher", lambda _: found.of_job)
+    monkeypatch.setattr("labelgen.job.runner.load_teacher", lambda _: found.of_job)
     monkeypatch.setattr("labelgen.cli.verify_rescored.load_own_teacher", lambda *_, **__: found.of_verify)
     return found
 

@@ -16,7 +16,7 @@ from labelstore.entry import LabelCounts, ShardEntry, total_counts
 from labelstore.markdown import escape_markdown, fence, plain_line
 from labelstore.record import LabelRecord
 from labelstore.rescored import Rescored
-from labelstore.stream_bytes import sum_streams
+from labelstore.stream_bytes import STREAM_TITLES, sum_streams
 
 __all__ = ["Licences", "card_text"]
 
@@ -25,14 +25,6 @@ _SHOWN_CHARACTERS = 400
 _ALT_TEXTS = {
     "lengths.png": "Histograms: tokens and labels a record",
     "labels.png": "How much of the distribution labels keep, and how likely the token that follows was",
-}
-_STREAMS = {
-    "hard": "hard labels and texts",
-    "ids": "candidates' ids",
-    "values": "candidates' logprobs",
-    "target_and_tail": "targets and tails",
-    "framing": "framing",
-    "model": "codec's model",
 }
 
 
@@ -149,7 +141,7 @@ def _sizes(counts: LabelCounts, num_bytes: int, shards: Sequence[ShardEntry]) ->
         rows["a label"] = f"{num_bytes / counts.num_labels:,.1f} bytes, everything included"
         streams = sum_streams(shard.stream_bytes for shard in shards)
         rows |= {
-            f"… {escape_markdown(_STREAMS.get(name, name))}": f"{size / counts.num_labels:,.2f} bytes a label"
+            f"… {escape_markdown(STREAM_TITLES.get(name, name))}": f"{size / counts.num_labels:,.2f} bytes a label"
             for name, size in streams.items()
             if size
         }
